@@ -1,0 +1,9 @@
+"""What goes wrong in a way that the user can mend: one sentence, no traceback at the doors."""
+
+
+class MarigoldError(ValueError):
+    """Bad input; the message says in one sentence what was wrong and what to do."""
+
+
+class CheckpointError(MarigoldError):
+    """A checkpoint that cannot be used; the message names the file and the fact."""
