@@ -1,0 +1,295 @@
+"""Depth into space: camera points, a grid mesh, torn at the edges of things.
+
+Needs numpy alone, so that Blender and ComfyUI run this very code. Axes are OpenCV's: x right,
+y down, z forward. A pixel in row i, column j has its centre at (u, v) = (j + 0.5, i + 0.5), so
+that a picture spans [0, width] x [0, height], its middle is the principal point, and Blender's
+matching camera is lens = f * 36 / max(width, height) on a 36 mm sensor with no shift.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import MarigoldError
+
+FOV_DEGREES = 50.0
+NEAR = 1.0
+FAR = 5.0
+MAX_VERTICES = 1024 * 1024
+# A face turned further than this from the camera counts as an edge: a floor survives out to 19
+# times the camera's height, and on sensor and rendered depth about 1 to 3 % of the faces go.
+STEEPEST_DEGREES = 87.0
+
+Floats = NDArray[np.floating[Any]]
+
+
+def intrinsics(height: int, width: int, fov_degrees: float = FOV_DEGREES) -> NDArray[np.float64]:
+    """The camera matrix K, (3, 3) float64, in pixels.
+
+    `fov_degrees` spans the longer side, in (0, 180). Square pixels, principal point in the middle
+    of the picture, pixel centres at integer + 0.5. Raises MarigoldError.
+    """
+    if height < 1 or width < 1:
+        raise MarigoldError(f"A picture of {width}x{height} pixels has no camera.")
+    if not 0 < fov_degrees < 180:
+        raise MarigoldError(
+            f"The field of view is {fov_degrees} degrees; choose one between 0 and 180."
+        )
+    focal = max(height, width) / 2 / math.tan(math.radians(fov_degrees) / 2)
+    return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=np.float64)
+
+
+def unproject(
+    depth: Floats, *, fov_degrees: float = FOV_DEGREES, near: float = NEAR, far: float = FAR
+) -> NDArray[np.float32]:
+    """Depth map (H, W), 0 = near and 1 = far -> camera points (H, W, 3) float32.
+
+    z = near + depth * (far - near), in the units of `near` and `far`; point = z * ray with
+    ray = ((u - cx) / f, (v - cy) / f, 1). Non-finite depth gives non-finite points.
+    Raises MarigoldError.
+    """
+    depth = _depth_map(depth)
+    rows, columns = np.arange(depth.shape[0]), np.arange(depth.shape[1])
+    return _points(_distance(depth, near, far), rows, columns, depth.shape, fov_degrees)
+
+
+def project(
+    points: Floats, height: int, width: int, *, fov_degrees: float = FOV_DEGREES
+) -> NDArray[np.float64]:
+    """Camera points (..., 3) -> picture positions (u, v), (..., 2) float64, in pixels.
+
+    The inverse of `unproject`; a point on the optical centre's plane (z = 0) gives inf or nan.
+    """
+    k = intrinsics(height, width, fov_degrees)
+    points = np.asarray(points, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return points[..., :2] / points[..., 2:] * k[0, 0] + k[:2, 2]
+
+
+def grid_quads(height: int, width: int) -> NDArray[np.int32]:
+    """The quads of a pixel grid, ((H - 1) * (W - 1), 4) int32 indices into its rows.
+
+    Corners: top left, bottom left, bottom right, top right, which is counter-clockwise for the
+    camera, so that its side is the front.
+    """
+    corner = np.arange(height * width, dtype=np.int32).reshape(height, width)
+    quads = np.stack(
+        [corner[:-1, :-1], corner[1:, :-1], corner[1:, 1:], corner[:-1, 1:]], axis=-1
+    )
+    return quads.reshape(-1, 4)
+
+
+def default_tear_ratio(
+    height: int, width: int, fov_degrees: float = FOV_DEGREES, stride: float = 1.0
+) -> float:
+    """The tear ratio that cuts faces turned more than 87 degrees away from the camera.
+
+    Across a pixel, a surface at incidence t changes its distance by the factor 1 + tan(t) / f.
+    A fixed ratio therefore means another slope in every resolution: 1.1 tears a floor in a
+    thumbnail and misses the edges, a few pixels soft, of a large map. A fixed slope tears the
+    same places in all of them. The bounds keep thumbnails tearing at all, and the 1.6 % steps
+    of an 8-bit depth file at the default near and far whole.
+    """
+    focal = intrinsics(height, width, fov_degrees)[0, 0]
+    ratio = 1 + math.tan(math.radians(STEEPEST_DEGREES)) * stride / focal
+    return float(min(max(ratio, 1.02), 1.25))
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A textured grid mesh in camera space; the picture's camera is at the origin.
+
+    vertices: (V, 3) float32, OpenCV axes, in the units of near and far.
+    faces: (Q, 4) int32 quads, front side towards the camera.
+    uvs: (V, 2) float32 in (0, 1), v upwards from the picture's bottom (OBJ, Blender; glTF's v
+        runs down, and the writer flips it).
+    pixels: (V,) int64, row * width + column of each vertex in the depth map, so that
+        `any_map.ravel()[mesh.pixels]` is a vertex attribute.
+    size: (height, width) of the depth map; fov_degrees: across its longer side.
+    texture: (h, w, 3) uint8, or None.
+    """
+
+    vertices: NDArray[np.float32]
+    faces: NDArray[np.int32]
+    uvs: NDArray[np.float32]
+    pixels: NDArray[np.int64]
+    size: tuple[int, int]
+    fov_degrees: float
+    texture: NDArray[np.uint8] | None = None
+
+    @property
+    def triangles(self) -> NDArray[np.int32]:
+        """(2 Q, 3) int32: each quad split along the diagonal that spans less depth, which keeps
+        a crease on the crease. Same winding as the quads."""
+        z = self.vertices[self.faces, 2]
+        along_02 = np.abs(z[:, 0] - z[:, 2]) <= np.abs(z[:, 1] - z[:, 3])
+        order = np.where(along_02[:, None], [0, 1, 2, 0, 2, 3], [1, 2, 3, 1, 3, 0])
+        return np.take_along_axis(self.faces, order, axis=1).reshape(-1, 3)
+
+    def save(self, path: str | os.PathLike[str], encoded_texture: bytes | None = None) -> None:
+        """Write .glb, .ply or .obj; see `mesh_files.save_mesh`."""
+        from .mesh_files import save_mesh
+
+        save_mesh(self, path, encoded_texture)
+
+
+def depth_to_mesh(
+    depth: Floats,
+    *,
+    image: NDArray[Any] | None = None,
+    fov_degrees: float = FOV_DEGREES,
+    near: float = NEAR,
+    far: float = FAR,
+    tear_ratio: float | None = None,
+    mask: NDArray[np.bool_] | None = None,
+    max_vertices: int | None = MAX_VERTICES,
+) -> Mesh:
+    """Depth map (H, W), 0 = near and 1 = far -> Mesh, one vertex a pixel.
+
+    image: (h, w, 3) uint8 or float in [0, 1], the texture; any size of the same shape.
+    near, far: the distances of depth 0 and 1, 0 < near < far.
+    tear_ratio: a face whose furthest corner is more than this many times as far as its nearest
+        is left out; None = `default_tear_ratio`, infinity = never.
+    mask: (H, W) bool, True = use this pixel. Faces at unused or non-finite pixels are left out.
+    max_vertices: a larger map is thinned to every n-th pixel, its borders kept (picked, not
+        averaged: an average across an edge hangs in the air); None = never.
+
+    Raises MarigoldError for maps under 2x2, for values outside these ranges, and when no face
+    is left.
+    """
+    depth = _depth_map(depth)
+    height, width = depth.shape
+    if height < 2 or width < 2:
+        raise MarigoldError(
+            f"A depth map of {width}x{height} pixels has no faces; a mesh needs at least 2x2."
+        )
+    rows, columns = _thinned(height, width, max_vertices)
+    stride = max((height - 1) / (len(rows) - 1), (width - 1) / (len(columns) - 1))
+    if tear_ratio is None:
+        tear_ratio = default_tear_ratio(height, width, fov_degrees, stride)
+    if not tear_ratio > 1:
+        raise MarigoldError(f"The tear ratio is {tear_ratio}; it must be greater than 1.")
+
+    grid = np.ix_(rows, columns)
+    z = _distance(depth[grid], near, far)
+    usable = np.isfinite(z) & (z > 0)
+    if mask is not None:
+        mask = np.asarray(mask)
+        if mask.shape != depth.shape or mask.dtype != bool:
+            raise MarigoldError(
+                f"The mask is {mask.dtype} {mask.shape}; it must be bool {depth.shape}."
+            )
+        usable &= mask[grid]
+
+    quads = grid_quads(len(rows), len(columns))[_whole_faces(z, usable, tear_ratio).ravel()]
+    if not len(quads):
+        raise MarigoldError(
+            "No face is left: everything was torn or masked. Raise the tear ratio or widen the"
+            " mask."
+        )
+    used = np.zeros(z.size, dtype=bool)
+    used[quads] = True
+    renumbered = np.cumsum(used, dtype=np.int32) - 1
+
+    uvs = np.empty((*z.shape, 2), dtype=np.float32)
+    uvs[..., 0] = (columns + 0.5) / width
+    uvs[..., 1] = (1 - (rows + 0.5) / height)[:, None]
+    return Mesh(
+        vertices=_points(z, rows, columns, depth.shape, fov_degrees).reshape(-1, 3)[used],
+        faces=renumbered[quads],
+        uvs=uvs.reshape(-1, 2)[used],
+        pixels=(rows[:, None] * width + columns).ravel()[used],
+        size=(height, width),
+        fov_degrees=float(fov_degrees),
+        texture=None if image is None else _texture(image, height, width),
+    )
+
+
+def _depth_map(depth: Floats) -> NDArray[np.float32]:
+    depth = np.asarray(depth)
+    if depth.ndim != 2 or depth.dtype.kind != "f":
+        raise MarigoldError(
+            f"A depth map is a float array (H, W) with 0 = near and 1 = far, not {depth.dtype}"
+            f" {depth.shape}."
+        )
+    return depth.astype(np.float32, copy=False)
+
+
+def _distance(depth: NDArray[np.float32], near: float, far: float) -> NDArray[np.float32]:
+    if not (0 < near < far < math.inf):
+        raise MarigoldError(
+            f"Near is {near} and far is {far}; near must be above 0 and far beyond near."
+        )
+    return np.float32(near) + depth * np.float32(far - near)
+
+
+def _points(
+    z: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    size: tuple[int, ...],
+    fov_degrees: float,
+) -> NDArray[np.float32]:
+    """z at the crossings of `rows` and `columns` of a map of `size` -> points (..., 3)."""
+    k = intrinsics(size[0], size[1], fov_degrees)
+    points = np.empty((*z.shape, 3), dtype=np.float32)
+    with np.errstate(invalid="ignore"):  # infinite depth, which no face uses, times 0
+        points[..., 0] = z * ((columns + 0.5 - k[0, 2]) / k[0, 0]).astype(np.float32)
+        points[..., 1] = z * ((rows + 0.5 - k[1, 2]) / k[1, 1]).astype(np.float32)[:, None]
+    points[..., 2] = z
+    return points
+
+
+def _thinned(
+    height: int, width: int, max_vertices: int | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows and columns to keep: evenly spread, first and last among them."""
+    n_rows, n_columns = height, width
+    if max_vertices is not None and height * width > max_vertices:
+        if max_vertices < 4:
+            raise MarigoldError(f"A mesh of {max_vertices} vertices has no face; allow 4 or more.")
+        stride = math.sqrt(height * width / max_vertices)
+        n_rows = max(2, int(height / stride))
+        n_columns = max(2, min(int(width / stride), max_vertices // n_rows))
+        n_rows = min(n_rows, max_vertices // n_columns)
+    rows = np.rint(np.linspace(0, height - 1, n_rows)).astype(np.int64)
+    columns = np.rint(np.linspace(0, width - 1, n_columns)).astype(np.int64)
+    return rows, columns
+
+
+def _whole_faces(
+    z: NDArray[np.float32], usable: NDArray[np.bool_], tear_ratio: float
+) -> NDArray[np.bool_]:
+    """(H - 1, W - 1) bool: faces with four usable corners whose distances are within the ratio."""
+    corners = [np.s_[:-1, :-1], np.s_[1:, :-1], np.s_[1:, 1:], np.s_[:-1, 1:]]
+    z = np.where(usable, z, np.float32(1))
+    whole = np.logical_and.reduce([usable[corner] for corner in corners])
+    if math.isfinite(tear_ratio):
+        furthest = np.maximum.reduce([z[corner] for corner in corners])
+        nearest = np.minimum.reduce([z[corner] for corner in corners])
+        whole &= furthest <= nearest * np.float32(tear_ratio)
+    return whole
+
+
+def _texture(image: NDArray[Any], height: int, width: int) -> NDArray[np.uint8]:
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise MarigoldError(f"The picture has shape {image.shape}; it must be (H, W, 3), RGB.")
+    # The processing size is rounded to whole pixels, hence the tolerance; more is another picture.
+    expected = image.shape[0] / image.shape[1] * width
+    if abs(expected - height) > 1 + 0.02 * height:
+        raise MarigoldError(
+            f"The picture is {image.shape[1]}x{image.shape[0]} and the depth map {width}x{height}:"
+            " their shapes differ, so they do not belong together."
+        )
+    if image.dtype == np.uint8:
+        return image
+    if image.dtype.kind != "f":
+        raise MarigoldError(f"The picture is {image.dtype}; it must be uint8, or float in [0, 1].")
+    return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
