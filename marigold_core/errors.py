@@ -7,3 +7,7 @@ class MarigoldError(ValueError):
 
 class CheckpointError(MarigoldError):
     """A checkpoint that cannot be used; the message names the file and the fact."""
+
+
+class Cancelled(MarigoldError):
+    """Raised by a progress callback to stop a run; the engine stays usable."""

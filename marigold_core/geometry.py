@@ -79,9 +79,7 @@ def grid_quads(height: int, width: int) -> NDArray[np.int32]:
     camera, so that its side is the front.
     """
     corner = np.arange(height * width, dtype=np.int32).reshape(height, width)
-    quads = np.stack(
-        [corner[:-1, :-1], corner[1:, :-1], corner[1:, 1:], corner[:-1, 1:]], axis=-1
-    )
+    quads = np.stack([corner[:-1, :-1], corner[1:, :-1], corner[1:, 1:], corner[:-1, 1:]], axis=-1)
     return quads.reshape(-1, 4)
 
 
@@ -101,7 +99,7 @@ def default_tear_ratio(
     return float(min(max(ratio, 1.02), 1.25))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mesh:
     """A textured grid mesh in camera space; the picture's camera is at the origin.
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Y_UP = np.array([1, -1, -1], dtype=np.float32)
 SUFFIXES = (".glb", ".ply", ".obj")
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 # glTF's enumerations, which are OpenGL's.
 FLOAT, UNSIGNED_INT = 5126, 5125
@@ -71,9 +72,9 @@ def encode_png(picture: NDArray[np.uint8]) -> bytes:
         checksum = zlib.crc32(data, zlib.crc32(name))
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", checksum)
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    body = zlib.compress(lines.tobytes(), 6)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    body = chunk(b"IDAT", zlib.compress(lines.tobytes(), 6))
+    return PNG_SIGNATURE + header + body + chunk(b"IEND", b"")
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -82,7 +83,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _mime_type(encoded: bytes) -> str:
-    if encoded.startswith(b"\x89PNG\r\n\x1a\n"):
+    if encoded.startswith(PNG_SIGNATURE):
         return "image/png"
     if encoded.startswith(b"\xff\xd8\xff"):
         return "image/jpeg"

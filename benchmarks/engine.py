@@ -1,0 +1,231 @@
+"""This engine against diffusers' MarigoldDepthPipeline: same weights, same noise, one process.
+
+    python benchmarks/engine.py                                # all parts this machine can run
+    python benchmarks/engine.py nano                           # the bundled checkpoint on the CPU
+    python benchmarks/engine.py full-cpu --members 1           # Stable Diffusion 2's size, random
+    python benchmarks/engine.py full-cuda --size 768x768 --members 10 --card-gb 6
+
+The two run in turn and the medians are compared. diffusers runs with its defaults: one member at
+a time, its own ensembling. Both times are of a whole call, from the picture to the depth at the
+picture's size. Peak memory is what torch reserves on CUDA; on the CPU (--memory) it is the largest
+resident size of a process that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, MarigoldDepthPipeline, UNet2DConditionModel
+from diffusers.utils import logging
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from marigold_core import Marigold  # noqa: E402
+
+SCHEDULER = {
+    "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+    "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1,
+    "prediction_type": "v_prediction", "timestep_spacing": "trailing",
+    "rescale_betas_zero_snr": True,
+}  # fmt: skip
+ENGINES = ("diffusers", "marigold-kit")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is run: weights "nano" or "full", on pictures of width x height at native resolution."""
+
+    weights: str
+    device: str
+    dtype: torch.dtype
+    width: int
+    height: int
+    steps: int
+    members: int
+
+    @property
+    def label(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        size = f"{self.width}x{self.height}"
+        return f"{self.weights} | {self.device} {dtype} | {size} | {self.steps} | {self.members}"
+
+
+def main() -> None:
+    args = arguments()
+    logging.set_verbosity_error()
+    torch.set_num_threads(args.threads)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    print(f"torch {torch.__version__}, {device}, {args.threads} CPU threads, ", end="")
+    print(f"median of {args.repeats}\n")
+    if args.card_gb and torch.cuda.is_available():
+        whole = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, args.card_gb * 2**30 / whole))
+    print("| weights | device | picture | steps | N | diffusers s | ours s | ratio "
+          "| diffusers GiB | ours GiB |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for part in args.parts:
+        engines: Engines | None = None
+        for case in cases(part, args):
+            engines = engines or load(case)
+            seconds, peaks = compare(engines, case, args.repeats)
+            if args.memory and case.device == "cpu":
+                peaks = {name: peak_of_child(name, case, args.threads) for name in ENGINES}
+            theirs, ours = (seconds[name] for name in ENGINES)
+            memory = " | ".join(f"{peaks[name]:.2f}" if name in peaks else "-" for name in ENGINES)
+            print(f"| {case.label} | {theirs:.3f} | {ours:.3f} | {theirs / ours:.2f} | {memory} |",
+                  flush=True)  # fmt: skip
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parts = ["nano", "full-cpu", "full-cuda"]
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(parts))
+    parser.add_argument("--steps", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--members", type=int, nargs="+", default=[1, 10])
+    parser.add_argument("--size", help="WIDTHxHEIGHT of the picture instead of the part's own")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--memory", action="store_true", help="measure it on the CPU too")
+    parser.add_argument("--card-gb", type=float, help="let CUDA have this much memory alone")
+    args = parser.parse_args()
+    unknown = sorted(set(args.parts) - set(parts))
+    if unknown:
+        parser.error(f"there is no part {unknown[0]!r}; choose from {', '.join(parts)}")
+    args.parts = args.parts or [p for p in parts if "cuda" not in p or torch.cuda.is_available()]
+    return args
+
+
+def cases(part: str, args: argparse.Namespace) -> list[Case]:
+    weights, _, device = part.partition("-")
+    device = device or "cpu"
+    dtype = torch.float16 if device == "cuda" else torch.float32
+    size = {"nano": "160x120", "full-cpu": "256x192", "full-cuda": "768x576"}[part]
+    width, height = (int(side) for side in (args.size or size).split("x"))
+    return [
+        Case(weights, device, dtype, width, height, steps, members)
+        for members in args.members
+        for steps in args.steps
+    ]
+
+
+Engines = dict[str, Callable[[Case], Any]]
+
+
+def load(case: Case, names: tuple[str, ...] = ENGINES) -> Engines:
+    """A function for each engine that runs a case; both use the same modules."""
+    if case.weights == "nano":
+        marigold = Marigold.from_pretrained("nano", dtype=case.dtype, device=case.device)
+    else:
+        marigold = full_size(case.device, case.dtype)
+    pipeline = MarigoldDepthPipeline(
+        marigold.unet, marigold.vae, DDIMScheduler.from_config(marigold.scheduler_config),
+        text_encoder=None, tokenizer=None, prediction_type="depth",
+    )  # fmt: skip
+    pipeline.empty_text_embedding = marigold.text_embedding
+    pipeline.set_progress_bar_config(disable=True)
+
+    def options(case: Case) -> dict[str, Any]:
+        return {
+            "num_inference_steps": case.steps,
+            "ensemble_size": case.members,
+            "processing_resolution": 0,
+            "generator": torch.Generator(case.device).manual_seed(0),
+        }
+
+    def theirs(case: Case) -> Any:
+        uncertain = case.members > 1
+        return pipeline(picture(case)[None], output_uncertainty=uncertain, **options(case))
+
+    def ours(case: Case) -> Any:
+        return marigold(picture(case), **options(case))
+
+    engines = dict(zip(ENGINES, (theirs, ours), strict=True))
+    return {name: engines[name] for name in names}
+
+
+def picture(case: Case) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return rng.random((case.height, case.width, 3), dtype=np.float32)
+
+
+def full_size(device: str, dtype: torch.dtype) -> Marigold:
+    """Stable Diffusion 2's networks with eight input channels and random weights."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(
+            in_channels=8,
+            block_out_channels=(320, 640, 1280, 1280),
+            attention_head_dim=(5, 10, 20, 20),
+            cross_attention_dim=1024,
+            use_linear_projection=True,
+        )
+        vae = AutoencoderKL(
+            block_out_channels=(128, 256, 512, 512),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=2,
+        )
+    unet, vae = (randomize(network.to(dtype), device) for network in (unet, vae))
+    return Marigold(unet, vae, SCHEDULER, torch.randn(1, 2, 1024).to(device, dtype))
+
+
+def randomize(network: nn.Module, device: str) -> nn.Module:
+    network = network.to_empty(device=device)
+    for name, weight in network.named_parameters():
+        if weight.ndim > 1:
+            nn.init.normal_(weight.data, std=weight[0].numel() ** -0.5)
+        else:
+            nn.init.constant_(weight.data, float("norm" in name and name.endswith("weight")))
+    return network.requires_grad_(False)
+
+
+def compare(
+    engines: Engines, case: Case, repeats: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Median seconds and, on CUDA, peak GiB of each engine, run in turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in engines}
+    peaks: dict[str, float] = {}
+    for repeat in range(repeats + 1):
+        for name, run in engines.items():
+            if case.device == "cuda":
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
+            began = time.perf_counter()
+            run(case)
+            if case.device == "cuda":
+                torch.cuda.synchronize()
+                peaks[name] = torch.cuda.max_memory_reserved() / 2**30
+            if repeat:  # the first round warms up
+                seconds[name].append(time.perf_counter() - began)
+    return {name: statistics.median(times) for name, times in seconds.items()}, peaks
+
+
+def peak_of_child(name: str, case: Case, threads: int) -> float:
+    """Largest resident GiB of a fresh process that runs one case once."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(child, (name, case, threads))
+
+
+def child(name: str, case: Case, threads: int) -> float:
+    import resource
+
+    logging.set_verbosity_error()
+    torch.set_num_threads(threads)
+    load(case, (name,))[name](case)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+if __name__ == "__main__":
+    main()

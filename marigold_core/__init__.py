@@ -1,0 +1,78 @@
+"""Depth from one picture with Marigold's diffusion checkpoints.
+
+    from marigold_core import Marigold
+    Marigold.from_pretrained("nano")("photo.jpg").save("depth.png")
+
+Names load when they are first used: importing the package loads no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .checkpoints import Checkpoint, CheckpointInfo, inspect_checkpoint, load_checkpoint
+    from .depth import DepthMap, colorize, normalize_depth, read_depth
+    from .engine import Marigold
+    from .ensemble import align_sequence, ensemble_depth
+    from .errors import Cancelled, CheckpointError, MarigoldError
+    from .geometry import Mesh, depth_to_mesh
+    from .images import read_image
+    from .progress import Progress
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Cancelled": "errors",
+    "Checkpoint": "checkpoints",
+    "CheckpointError": "errors",
+    "CheckpointInfo": "checkpoints",
+    "DepthMap": "depth",
+    "Marigold": "engine",
+    "MarigoldError": "errors",
+    "Mesh": "geometry",
+    "Progress": "progress",
+    "align_sequence": "ensemble",
+    "colorize": "depth",
+    "depth_to_mesh": "geometry",
+    "ensemble_depth": "ensemble",
+    "inspect_checkpoint": "checkpoints",
+    "load_checkpoint": "checkpoints",
+    "normalize_depth": "depth",
+    "read_depth": "depth",
+    "read_image": "images",
+}
+
+__all__ = [
+    "Cancelled",
+    "Checkpoint",
+    "CheckpointError",
+    "CheckpointInfo",
+    "DepthMap",
+    "Marigold",
+    "MarigoldError",
+    "Mesh",
+    "Progress",
+    "align_sequence",
+    "colorize",
+    "depth_to_mesh",
+    "ensemble_depth",
+    "inspect_checkpoint",
+    "load_checkpoint",
+    "normalize_depth",
+    "read_depth",
+    "read_image",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,7 @@
+"""`python -m marigold_core` is the `marigold` command."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,124 @@
+"""Depth arrays and pictures of them on disk; every file appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .errors import MarigoldError
+from .files import atomic_path
+from .images import open_picture
+
+# The longest side that the format can hold.
+_PICTURE_SIDES = {".png": 2**31 - 1, ".jpg": 65500, ".jpeg": 65500, ".webp": 16383}
+_EXR_CHANNELS = ("Y", "Z", "R")
+
+
+def write_picture(path: str | os.PathLike[str], picture: NDArray[Any]) -> None:
+    """uint16 (H, W) as 16-bit grey .png, or uint8 (H, W, 3) as .png, .jpg, .jpeg, .webp."""
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in _PICTURE_SIDES:
+        raise MarigoldError(
+            f"{path.name}: colour pictures are written as {', '.join(_PICTURE_SIDES)}."
+        )
+    if max(picture.shape[:2]) > _PICTURE_SIDES[suffix]:
+        raise MarigoldError(
+            f"{path.name}: {suffix} pictures have at most {_PICTURE_SIDES[suffix]} pixels a side;"
+            " choose .png."
+        )
+    options: dict[str, Any] = {} if suffix == ".png" else {"quality": 95}
+    with atomic_path(path) as temporary:
+        Image.fromarray(picture).save(temporary, **options)
+
+
+def write_array(path: str | os.PathLike[str], values: NDArray[np.float32]) -> None:
+    """float32 (H, W), bit for bit, as .tif, .tiff, .exr or .npy.
+
+    Raises MarigoldError for another suffix and where OpenEXR is missing.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    values = np.ascontiguousarray(values, dtype=np.float32)
+    if suffix in (".tif", ".tiff"):
+        with atomic_path(path) as temporary:
+            Image.fromarray(values).save(temporary, compression="tiff_adobe_deflate")
+    elif suffix == ".exr":
+        openexr = _openexr()
+        header = {"compression": openexr.ZIP_COMPRESSION, "type": openexr.scanlineimage}
+        with atomic_path(path) as temporary:
+            openexr.File(header, {"Y": values}).write(str(temporary))
+    elif suffix == ".npy":
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.save(file, values, allow_pickle=False)
+    else:
+        raise MarigoldError(
+            f"{path.name}: depth is written as .png (16-bit), .tif, .tiff, .exr or .npy (float32);"
+            " 8-bit pictures (.png, .jpg, .jpeg, .webp) take a colour map."
+        )
+
+
+def read_array(path: str | os.PathLike[str]) -> NDArray[np.float32]:
+    """What the writers wrote, except colours, as float32 (H, W); integers are scaled to [0, 1]."""
+    path = Path(path)
+    if not path.is_file():
+        raise MarigoldError(f"There is no file {path}.")
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        return _read_npy(path)
+    if suffix == ".exr":
+        return _read_exr(path)
+    if suffix not in (".png", ".tif", ".tiff"):
+        raise MarigoldError(f"{path.name}: depth is read from .png, .tif, .tiff, .exr or .npy.")
+    image = open_picture(path)
+    if image.mode == "F":
+        return np.array(image)
+    full_scale = {"L": 255, "I;16": 65535, "I;16B": 65535, "I": 65535}.get(image.mode)
+    values = np.asarray(image)
+    if full_scale is None or values.min() < 0 or values.max() > full_scale:
+        raise MarigoldError(
+            f"{path.name} is not a depth map: a grey picture of 8 or 16 bits, or a float TIFF"
+            f" (its mode is {image.mode})."
+        )
+    return values.astype(np.float32) / np.float32(full_scale)
+
+
+def _read_npy(path: Path) -> NDArray[np.float32]:
+    try:
+        values = np.load(path, allow_pickle=False)
+    except Exception as error:  # ValueError, EOFError, zipfile's: all mean a broken file.
+        raise MarigoldError(f"{path.name} cannot be read as a NumPy array.") from error
+    if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind != "f":
+        raise MarigoldError(f"{path.name} is not a depth map: a float array of shape (H, W).")
+    return values.astype(np.float32, copy=False)
+
+
+def _read_exr(path: Path) -> NDArray[np.float32]:
+    openexr = _openexr()
+    try:
+        channels = openexr.File(str(path), separate_channels=True).channels()
+        arrays = {name: channels[name].pixels for name in _EXR_CHANNELS if name in channels}
+    except Exception as error:  # RuntimeError for another format, ValueError for a torn file.
+        raise MarigoldError(f"{path.name} cannot be read as OpenEXR; it may be broken.") from error
+    for values in arrays.values():
+        if values is not None and values.ndim == 2:
+            return np.array(values, dtype=np.float32)
+    raise MarigoldError(
+        f"{path.name} has the channels {', '.join(channels)}; depth is read from Y, Z or R."
+    )
+
+
+def _openexr() -> Any:
+    try:
+        import OpenEXR
+    except ImportError:
+        raise MarigoldError(
+            "EXR files need the OpenEXR package (pip install OpenEXR); .tif and .npy hold the same"
+            " numbers without it."
+        ) from None
+    return OpenEXR

@@ -1,0 +1,89 @@
+"""Procedural scenes as the U-Net sees them: pairs of latents, made once and kept in memory."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from marigold_core.depth import normalize_depth
+
+from .procedural import render_scenes
+
+# Pictures come in landscape, portrait and square; a batch has one shape.
+SHAPES = ((120, 160), (120, 160), (144, 144), (160, 120))
+
+
+class LatentPairs(NamedTuple):
+    """image, depth: (B, 4, h, w) float32 latents, already times the VAE's scaling factor."""
+
+    image: Tensor
+    depth: Tensor
+
+
+def depth_target(depth: Tensor, valid: Tensor) -> Tensor:
+    """(B, H, W) metric depth -> (B, 3, H, W) in [-1, 1]: the paper's 2 %/98 % normalisation (eq. 4).
+
+    Sky has no depth. It becomes the far plane, as an artist expects of a depth map.
+    """
+    maps = [
+        normalize_depth(d, mode="percentile", percentiles=(2, 98), mask=m)
+        for d, m in zip(depth.cpu().numpy(), valid.cpu().numpy(), strict=True)
+    ]
+    return torch.from_numpy(np.stack(maps) * 2 - 1)[:, None].repeat(1, 3, 1, 1).to(depth.device)
+
+
+def has_range(depth: Tensor, valid: Tensor) -> Tensor:
+    """(B,) bool: scenes with a depth range to normalise by; not a wall that fills the picture."""
+    flat = torch.where(valid, depth, torch.nan).flatten(1)
+    quantiles = torch.tensor([0.02, 0.98], device=depth.device)
+    low, high = torch.nanquantile(flat, quantiles, dim=1)
+    return (high - low) > 0.02 * high
+
+
+class SceneBatches(Dataset[tuple[Tensor, Tensor]]):
+    """`count` batches of pictures and depth targets, both (size, 3, H, W) in [-1, 1].
+
+    Batch i is the same whoever asks for it and when: its generator is seeded by (seed, i). It can
+    be a little short, because scenes without a depth range are left out.
+    """
+
+    def __init__(self, count: int, size: int, seed: int, device: str = "cpu") -> None:
+        self.count, self.size, self.seed, self.device = count, size, seed, device
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + i)
+        height, width = SHAPES[i % len(SHAPES)]
+        scenes = render_scenes(self.size, height, width, generator, self.device)
+        keep = has_range(scenes.depth, scenes.valid)
+        rgb, depth, valid = scenes.rgb[keep], scenes.depth[keep], scenes.valid[keep]
+        return rgb * 2 - 1, depth_target(depth, valid)
+
+    def loader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        """In order; rendered by one process a core, or on the device itself."""
+        workers = (os.cpu_count() or 1) if self.device == "cpu" else 0
+        return DataLoader(self, batch_size=None, num_workers=workers)
+
+
+@torch.inference_mode()
+def encode(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
+    """(B, 3, H, W) in [-1, 1] -> scaled latents: the posterior's mean, never a sample."""
+    return vae.encode(pictures).latent_dist.mode() * vae.config.scaling_factor
+
+
+def render_latents(
+    vae: AutoencoderKL, scenes: int, batch_size: int, seed: int, device: str = "cpu"
+) -> list[LatentPairs]:
+    """Render and encode about `scenes` scenes; one list entry is one training batch."""
+    rendered = SceneBatches(scenes // batch_size, batch_size, seed, device).loader()
+    progress = tqdm(rendered, desc="scenes")
+    return [LatentPairs(encode(vae, rgb), encode(vae, depth)) for rgb, depth in progress]
