@@ -99,7 +99,9 @@ def main() -> None:
     recipe.add_argument("--batch-size", type=int, default=32)
     recipe.add_argument("--learning-rate", type=float, default=1e-3, help="the paper's is 3e-5")
     recipe.add_argument("--warmup", type=int, default=100, help="steps")
-    recipe.add_argument("--noise-strength", type=float, default=0.9, help="of multi-resolution noise")
+    recipe.add_argument(
+        "--noise-strength", type=float, default=0.9, help="of multi-resolution noise"
+    )
     recipe.add_argument(
         "--terminal-share", type=float, default=0.33, help="samples at the last timestep; paper: 0"
     )

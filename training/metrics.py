@@ -14,9 +14,7 @@ class Score(NamedTuple):
     delta1: float
 
 
-def align_least_squares(
-    prediction: np.ndarray, truth: np.ndarray, valid: np.ndarray
-) -> np.ndarray:
+def align_least_squares(prediction: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """The prediction after the scale and shift that fit it best to the truth's valid pixels."""
     x = prediction[valid].astype(np.float64)
     design = np.stack([x, np.ones_like(x)], 1)

@@ -124,7 +124,10 @@ def train_vae(args: argparse.Namespace) -> AutoencoderKL:
         output, latent = output.float(), latent.float()
         of_rgb, of_depth = output.split([len(rgb), len(depth)])
         latent_rgb, latent_depth = latent.split([len(rgb), len(depth)])
-        loss_rgb, loss_depth = reconstruction_loss(of_rgb, rgb), reconstruction_loss(of_depth, depth)
+        loss_rgb, loss_depth = (
+            reconstruction_loss(of_rgb, rgb),
+            reconstruction_loss(of_depth, depth),
+        )
         moments = moment_penalty(latent_rgb) + moment_penalty(latent_depth)
         loss = loss_rgb + loss_depth + 0.05 * moments
         optimizer.zero_grad(set_to_none=True)

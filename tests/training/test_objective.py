@@ -10,7 +10,6 @@ from diffusers import UNet2DConditionModel
 from finetune import learning_rate_factor, widen_conv_in
 from objective import denoising_loss, multi_resolution_noise, sample_timesteps
 
-
 from marigold_core.diffusion import NoiseSchedule
 
 ZERO_SNR = {

@@ -28,7 +28,7 @@ class LatentPairs(NamedTuple):
 
 
 def depth_target(depth: Tensor, valid: Tensor) -> Tensor:
-    """(B, H, W) metric depth -> (B, 3, H, W) in [-1, 1]: the paper's 2 %/98 % normalisation (eq. 4).
+    """(B, H, W) metric depth -> (B, 3, H, W) in [-1, 1], normalised at 2 % and 98 % (paper, eq. 4).
 
     Sky has no depth. It becomes the far plane, as an artist expects of a depth map.
     """

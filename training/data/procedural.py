@@ -106,9 +106,7 @@ def cast(origin: Tensor, rays: Tensor, prisms: Tensor, ellipsoids: Tensor, room:
     for k, planes in enumerate(prisms):  # slabs: the last plane entered, the first one left
         normals, offsets = planes[:, :3], planes[:, 3]
         towards = rays @ normals.T
-        distance = (offsets - origin @ normals.T) / torch.where(
-            towards.abs() < 1e-7, 1e-7, towards
-        )
+        distance = (offsets - origin @ normals.T) / torch.where(towards.abs() < 1e-7, 1e-7, towards)
         enter, face = torch.where(towards < 0, distance, -1e9).max(-1)
         leave = torch.where(towards >= 0, distance, 1e9).min(-1).values
         hit = (enter < leave) & (enter > 1e-3) & (enter < nearest)
