@@ -1,6 +1,6 @@
 """Fine-tune a Stable Diffusion base into a Marigold depth checkpoint.
 
-    python training/finetune.py --base runs/nano-base --output runs/nano    # about 50 minutes, 2 cores
+    python training/finetune.py --base runs/nano-base --output runs/nano
 
 The paper's recipe on procedural scenes: the U-Net learns to denoise the latent of the normalised
 depth map, given the latent of the picture; the VAE and the text encoder stay frozen. What it
@@ -35,8 +35,8 @@ def widen_conv_in(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     """
     old = unet.conv_in
     new = torch.nn.Conv2d(8, old.out_channels, old.kernel_size, padding=old.padding)
-    new.weight.data = old.weight.data.repeat(1, 2, 1, 1) * 0.5
-    new.bias.data = old.bias.data
+    weight = old.weight.detach().repeat(1, 2, 1, 1) * 0.5
+    new.load_state_dict({"weight": weight, "bias": old.state_dict()["bias"]})
     unet.conv_in = new
     unet.register_to_config(in_channels=8)
     return unet

@@ -6,6 +6,8 @@ Section 3.2 of "Repurposing Diffusion-Based Image Generators for Monocular Depth
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,7 +16,7 @@ from marigold_core.diffusion import NoiseSchedule
 
 
 def multi_resolution_noise(
-    shape: tuple[int, int, int, int],
+    shape: Sequence[int],
     timesteps: Tensor,
     *,
     strength: float = 0.9,
@@ -78,7 +80,7 @@ def denoising_loss(
     batch = len(depth_latent)
     timesteps = sample_timesteps(batch, schedule, terminal_share, generator)
     noise = multi_resolution_noise(
-        tuple(depth_latent.shape),
+        depth_latent.shape,
         timesteps,
         strength=noise_strength,
         num_train_timesteps=schedule.num_train_timesteps,

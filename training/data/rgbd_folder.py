@@ -51,7 +51,7 @@ def read_frame(folder: Path) -> Frame:
     valid = np.isfinite(stored)
     for rule in meta["invalid"]:
         if rule != "nonfinite":
-            sign, number = re.fullmatch(r"([=<>]+)(.+)", rule).groups()
+            sign, number = re.split(r"(?<=[=<>])(?![=<>])", rule)
             valid &= ~COMPARE[sign](np.where(valid, stored, 0), float(number))
     if meta["depth_kind"] == "disparity":
         depth = 1 / np.where(valid, stored + meta.get("doffs_px", 0.0), 1)
