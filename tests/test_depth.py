@@ -406,6 +406,12 @@ def test_spectral_is_matplotlibs():
     )
 
 
+def test_levels_are_halves_of_halves():
+    # Level n of 256 begins at n / 256, as in matplotlib.
+    begins = colorize(np.float32([[0.5, np.nextafter(0.5, 0, dtype=np.float32)]]), "gray")[0]
+    assert begins[:, 0].tolist() == [128, 127]
+
+
 def test_near_is_red_and_far_is_blue():
     near, far = colorize(np.float32([[0, 1]]))[0].astype(int)
     assert near.argmax() == 0

@@ -159,9 +159,12 @@ def test_exif_orientation(tmp_path, photo, mode, orientation):
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_damaged_exif_does_not_matter(tmp_path, photo):
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0MM\0*\0\0\xff\xff" + b"\xff" * 30, b"Exif\0\0no TIFF header"]
+)
+def test_damaged_exif_does_not_matter(tmp_path, photo, exif):
     path = tmp_path / "exif.png"
-    Image.fromarray(photo).save(path, exif=b"Exif\0\0MM\0*\0\0\xff\xff" + b"\xff" * 30)
+    Image.fromarray(photo).save(path, exif=exif)
     np.testing.assert_array_equal(read_image(path), read_image(photo))
 
 

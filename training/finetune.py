@@ -60,6 +60,11 @@ def save(unet: UNet2DConditionModel, args: argparse.Namespace, steps: int) -> No
         shutil.copytree(args.base / part, folder / part)
     AutoencoderKL.from_pretrained(args.base / "vae").half().save_pretrained(folder / "vae")
     unet.half().save_pretrained(folder / "unet")
+    for part in ("unet", "vae"):  # diffusers notes where it read a network: a path of this machine
+        path = folder / part / "config.json"
+        config = json.loads(path.read_text())
+        config.pop("_name_or_path", None)
+        path.write_text(json.dumps(config, indent=2) + "\n")
     index = {
         "_class_name": "MarigoldDepthPipeline",
         "default_denoising_steps": args.default_steps,
