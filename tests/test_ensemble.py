@@ -261,6 +261,15 @@ def test_exact_opposites_do_not_become_a_picture_of_rounding_errors():
     assert found.std() < 0.05
 
 
+def test_members_that_share_nothing_are_merged_at_one_size():
+    left = torch.tensor([[1.0, 0.0, 0.0]])
+    members = torch.stack([left, 0.5 * (1 - left)])  # raw correlation 0: no principal direction
+    found, _ = quiet(members, shift_invariant=False)
+    sizes = members.square().mean((1, 2)).sqrt()
+    expected = (members / sizes[:, None, None]).mean(0)
+    torch.testing.assert_close(found, expected / expected.max())
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     n=st.integers(1, 6),
