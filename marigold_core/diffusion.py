@@ -62,7 +62,9 @@ class NoiseSchedule:
     def from_config(cls, config: Mapping[str, Any]) -> NoiseSchedule:
         """Read a diffusers `scheduler_config.json`.
 
-        Raises MarigoldError for what this sampler does not do, or what has no meaning.
+        An absent `clip_sample` counts as false: diffusers' own default is true, made for pixels,
+        and would cut latents off at 1. Raises MarigoldError for what this sampler does not do, or
+        what has no meaning.
         """
         prediction_type = config.get("prediction_type", "epsilon")
         if prediction_type not in PREDICTION_TYPES:
