@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import socket
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -232,6 +233,11 @@ def download_failure(repo_id: str, error: Exception) -> str:
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
             return f"The disk is full, {repo_id} is only partly downloaded; make room, run again."
+        if isinstance(cause, (socket.gaierror, ConnectionError, TimeoutError)):
+            return (
+                f"{repo_id} could not be downloaded, because huggingface.co cannot be reached; "
+                "connect to the network and run the same again: it goes on where it stopped."
+            )
         cause = cause.__cause__ or cause.__context__
     fact = " ".join(str(error).split())[:200] or type(error).__name__
     return (

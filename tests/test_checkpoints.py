@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import struct
 import subprocess
 import sys
@@ -486,7 +487,9 @@ def failure(kind: str) -> Exception:
     if kind == "disk":
         return OSError(28, "No space left on device")
     if kind == "network":
-        return ConnectionError("Name or service not known")
+        error = RuntimeError("HTTPSConnectionPool(host='huggingface.co'): Max retries exceeded")
+        error.__cause__ = socket.gaierror(-2, "Name or service not known")
+        return error
     classes: dict[str, Any] = {
         "gated": errors.GatedRepoError,
         "absent": errors.RepositoryNotFoundError,
@@ -500,7 +503,7 @@ def failure(kind: str) -> Exception:
     ("kind", "words"),
     [
         ("disk", "disk is full"),
-        ("network", "Name or service not known.*goes on where it stopped"),
+        ("network", "huggingface.co cannot be reached.*goes on where it stopped"),
         ("gated", "accept its terms"),
         ("absent", "no public checkpoint at https://huggingface.co/some/thing"),
         ("offline", "HF_HUB_OFFLINE is set"),
