@@ -613,3 +613,12 @@ def test_weights_are_copies_of_their_file(folder):
     edit_weights(unet_file(folder), {"conv_in.weight": torch.zeros_like(before)})
     unet_file(folder).write_bytes(b"")
     assert torch.equal(unet.conv_in.weight, before)
+
+
+def test_the_bundled_embedding_is_what_the_bundled_text_encoder_gives():
+    nano = hub.BUNDLED["nano"]
+    text_encoder = find_weights(nano / "text_encoder")
+    key = empty_prompt.fingerprint(text_encoder)
+    shipped = empty_prompt.read_embedding(nano / empty_prompt.FILE_NAME, key)
+    computed = empty_prompt.encode_empty_prompt(nano, text_encoder)
+    torch.testing.assert_close(shipped, computed, atol=1e-5, rtol=1e-5)
