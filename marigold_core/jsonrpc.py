@@ -163,13 +163,18 @@ def _decoded(text: bytes, raw: bytes) -> Message:
     return Message(content, arrays)
 
 
-def _described(entry: Any) -> tuple[str, np.dtype[Any], list[int]]:
+def _described(entry: Any) -> tuple[str, np.dtype[Any], Any]:
     if isinstance(entry, dict):
-        name, dtype, shape = entry.get("name"), entry.get("dtype"), entry.get("shape")
-        sizes_are_whole = isinstance(shape, list) and len(shape) <= 8 and all(
-            type(size) is int and 0 <= size <= LARGEST_ARRAYS for size in shape
-        )  # fmt: skip
-        if isinstance(name, str) and isinstance(dtype, str) and sizes_are_whole:
-            if dtype in DTYPES:
-                return name, DTYPES[dtype], shape
+        name, kind, shape = (entry.get(word) for word in ("name", "dtype", "shape"))
+        dtype = DTYPES.get(kind) if isinstance(kind, str) else None
+        if isinstance(name, str) and dtype is not None and _is_shape(shape):
+            return name, dtype, shape
     raise ProtocolError(f"An array is described as {str(entry)[:80]}.")
+
+
+def _is_shape(shape: Any) -> bool:
+    return (
+        isinstance(shape, list)
+        and len(shape) <= 8
+        and all(type(size) is int and 0 <= size <= LARGEST_ARRAYS for size in shape)
+    )

@@ -85,10 +85,11 @@ class Worker:
             request = self._next()
             if request is None:
                 self._unload_idle()
-                continue
-            self._answer(request)
-            with self._changed:
-                self._running = None
+            else:
+                self._answer(request)
+                with self._changed:
+                    self._running = None
+            del request  # and its arrays, before the wait for the next
 
     def _listen(self) -> None:
         reader = MessageReader()
@@ -107,12 +108,11 @@ class Worker:
 
     def _receive(self, message: Message) -> None:
         content = message.content
-        id, method = content.get("id"), content.get("method")
-        params = content.get("params", {})
-        named = isinstance(id, (int, str)) and isinstance(method, str)
-        if not named or not isinstance(params, dict):
-            shown = id if isinstance(id, (int, str)) else None
-            self._refuse(shown, INVALID_REQUEST, "A request has an id, a method and named params.")
+        id, method, params = content.get("id"), content.get("method"), content.get("params", {})
+        if not isinstance(id, (int, str)):
+            self._refuse(None, INVALID_REQUEST, "A request has an id, a number or a string.")
+        elif not isinstance(method, str) or not isinstance(params, dict):
+            self._refuse(id, INVALID_REQUEST, "A request has a method and named params.")
         elif method == "cancel":
             self._send({"id": id, "result": {"cancelled": self._cancel(params.get("id"))}})
         elif method == "status":
@@ -170,7 +170,7 @@ class Worker:
     def _unload_idle(self) -> None:
         self._free_at = None
         if self._session is not None and self._session.loaded:
-            self._session.unload()
+            self._session.free()
             self._notify("unloaded", {"reason": "idle"})
 
     def _answer(self, request: Request) -> None:
@@ -180,6 +180,8 @@ class Worker:
             told = {"id": request.id, "stage": stage, "step": step, "total": total}
             self._notify("progress", told)
 
+        failure = None
+        idle_seconds: float | None = IDLE_SECONDS
         try:
             idle_seconds = _idle_seconds(request.params)
             if self._session is None:
@@ -191,18 +193,16 @@ class Worker:
                 request.method, request.params, request.arrays, report
             )
             message = encode({"id": request.id, "result": result}, arrays)
-            self._free_at = None if idle_seconds is None else time.monotonic() + idle_seconds
         except BaseException as error:
-            code, sentence = _failure(error, request.method)
-            # The traceback holds the tensors of the failed run alive.
-            error.__traceback__ = None
-            del error
-            if code == OUT_OF_MEMORY and self._session is not None:
-                self._session.unload()
-            self._refuse(request.id, code, sentence)
-            self._free_at = time.monotonic() + IDLE_SECONDS
-        else:
+            failure = _failure(error, request.method)
+        # Outside the except block: the traceback keeps the failed run's tensors alive.
+        if failure is None:
             self._write(message)
+        else:
+            if failure[0] == OUT_OF_MEMORY and self._session is not None:
+                self._session.free()
+            self._refuse(request.id, *failure)
+        self._free_at = None if idle_seconds is None else time.monotonic() + idle_seconds
 
     def _notify(self, method: str, params: Mapping[str, Any]) -> None:
         self._send({"method": method, "params": params})

@@ -46,7 +46,6 @@ class Session:
         What the engine warns of is in the result, as a list of sentences. Raises MarigoldError
         for unknown parameters and as the engine does.
         """
-        report(method)
         run = getattr(self, method)
         try:
             inspect.signature(run).bind(arrays, report, **params)
@@ -66,10 +65,14 @@ class Session:
         self._load(model, report)
         return dict(self.loaded or {}), {}
 
-    def unload(self, arrays: Arrays = {}, report: Report | None = None) -> Answer:
+    def free(self) -> None:
+        """Let go of the networks and of the memory that they took."""
         self._marigold, self.loaded = None, None
         gc.collect()
         release_memory()
+
+    def unload(self, arrays: Arrays, report: Report) -> Answer:
+        self.free()
         return {}, {}
 
     def depth(
@@ -131,19 +134,16 @@ class Session:
 
     def ensemble(self, arrays: Arrays, report: Report, **options: Any) -> Answer:
         """`ensemble_depth` of the arrays predictions and mask: arrays depth, uncertainty."""
+        report("merge")
         predictions = _given("predictions", None, arrays)
         depth, uncertainty = ensemble_depth(
             predictions, mask=_mask(arrays), **_options(ensemble_depth, options)
         )
-        made = (
-            {"depth": depth}
-            if uncertainty is None
-            else {"depth": depth, "uncertainty": uncertainty}
-        )
-        return {}, made
+        return {}, {"depth": depth} | ({} if uncertainty is None else {"uncertainty": uncertainty})
 
     def align(self, arrays: Arrays, report: Report, **options: Any) -> Answer:
         """`align_sequence` of the arrays frames (T, h, w) and mask: array frames."""
+        report("merge")
         frames = _given("frames", None, arrays)
         aligned = align_sequence(frames, mask=_mask(arrays), **_options(align_sequence, options))
         return {}, {"frames": aligned}
@@ -172,6 +172,7 @@ class Session:
         variant: str | None = None,
         cache_dir: str | None = None,
     ) -> Answer:
+        report("download")
         folder = download(checkpoint, variant=variant, cache_dir=cache_dir)
         return {"folder": str(folder)}, {}
 
@@ -180,7 +181,7 @@ class Session:
         if self._marigold is not None and model == self._model:
             return self._marigold
         # First, so that two models need never fit at once.
-        self.unload()
+        self.free()
         report("load")
         self._marigold = Marigold.from_pretrained(
             model["checkpoint"],
@@ -204,7 +205,7 @@ class Session:
 
 def _checked_model(model: Any) -> dict[str, Any]:
     words = ("checkpoint", *MODEL_WORDS, "allow_download")
-    if not isinstance(model, dict) or not model.get("checkpoint") or not words >= model.keys():
+    if not isinstance(model, dict) or not model.get("checkpoint") or model.keys() - set(words):
         raise MarigoldError(f"model is {model!r}; give checkpoint and, of {words}, what differs.")
     device = model.get("device")
     if device is not None:
@@ -217,10 +218,10 @@ def _check_device(name: Any) -> None:
         kind = torch.device(name).type
     except (RuntimeError, TypeError):
         raise MarigoldError(f"There is no device {name!r}; use cpu, cuda, cuda:1 or mps.") from None
-    here = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-    if kind in here and not here[kind]():
+    lacks_cuda = kind == "cuda" and not torch.cuda.is_available()
+    if lacks_cuda or (kind == "mps" and not torch.backends.mps.is_available()):
         raise MarigoldError(
-            f"This torch ({torch.__version__}) finds no {kind} device; choose cpu, or another Python."
+            f"torch {torch.__version__} finds no {kind} device here; choose cpu or another Python."
         )
 
 
