@@ -32,7 +32,7 @@ BAD_CHECKPOINT = -32002
 OUT_OF_MEMORY = -32003
 NOT_INSTALLED = -32004
 
-DTYPES = {"float32": np.dtype("<f4"), "uint8": np.dtype("u1")}
+DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "uint8": np.dtype("u1")}
 LARGEST_JSON = 2**24
 LARGEST_ARRAYS = 2**33
 _HEADER = re.compile(rb"Content-Length: (\d{1,10})\r\n(?:Arrays-Length: (\d{1,12})\r\n)?\r\n")
@@ -69,7 +69,7 @@ def encode(content: Mapping[str, Any], arrays: Mapping[str, Any] | None = None) 
         array = np.ascontiguousarray(array, DTYPES[kind]).reshape(array.shape)
         described.append({"name": name, "dtype": kind, "shape": array.shape})
         if array.size:
-            buffers.append(memoryview(array).cast("B"))
+            buffers.append(array.reshape(-1).view(np.uint8).data)
     content = {"jsonrpc": "2.0", **content}
     if described:
         content["arrays"] = described
