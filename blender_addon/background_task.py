@@ -29,16 +29,16 @@ class Task:
 
     state: "running", "done", "failed" or "cancelled". stage: a word; detail: what of it, such as
     a file and its bytes. fraction: of the stage, 0 to 1, or None while unknown. lines: the last of
-    the log; log_file has all of it. result: what the function returned; error: one sentence.
+    the log; log_file, once there is one, has all of it. result: what the function returned; error: one sentence.
     """
 
-    def __init__(self, work: Callable[[Task], Any], log_file: Path | None = None) -> None:
+    def __init__(self, work: Callable[[Task], Any]) -> None:
         self.state = "running"
         self.stage = ""
         self.detail = ""
         self.fraction: float | None = None
         self.lines: deque[str] = deque(maxlen=SHOWN_LINES)
-        self.log_file = log_file
+        self.log_file: Path | None = None
         self.result: Any = None
         self.error = ""
         self._news: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()

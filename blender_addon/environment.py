@@ -140,6 +140,7 @@ def make_environment(
     def work(task: Task) -> Any:
         kind = build or detect_build()
         _claim(folder, wheels)
+        task.log_file = folder / "log.txt"
         _make_venv(task, folder, base)
         python = str(environment_python(folder))
         network = ["--proxy", proxy] if proxy else []
@@ -156,7 +157,7 @@ def make_environment(
         _mark(folder, state="ready", build=kind, requirements=_digest(requirements))
         return report
 
-    return Task(work, folder / "log.txt")
+    return Task(work)
 
 
 def remove_environment(folder: str | os.PathLike[str]) -> None:
@@ -201,12 +202,14 @@ def _make_venv(task: Task, folder: Path, base: str) -> None:
     python = environment_python(folder)
     if python.exists() and task.command([str(python), "-I", "-m", "pip", "--version"])[0] == 0:
         return
-    if numbers(".".join(map(str, sys.version_info))) and not Path(base).is_file():
+    if not Path(base).is_file():
         raise EnvironmentProblem(f"There is no Python at {base} to make an environment with.")
-    arguments = [base, "-I", "-m", "venv", "--clear", str(folder / "python")]
-    status, lines = task.command(arguments)
-    if status != 0:
-        raise EnvironmentProblem(failure_sentence(lines, base))
+    # pip in a step of its own: venv would not show what ensurepip says when it fails.
+    venv = [base, "-I", "-m", "venv", "--without-pip", "--clear", str(folder / "python")]
+    for arguments in (venv, [str(python), "-I", "-m", "ensurepip"]):
+        status, lines = task.command(arguments)
+        if status != 0:
+            raise EnvironmentProblem(failure_sentence(lines, base))
 
 
 def _renew_pip(task: Task, folder: Path, python: str, network: list[str]) -> None:
@@ -231,7 +234,7 @@ def _pip(folder: Path, python: str) -> list[str]:
     # Wheels alone: to build from source would want a compiler, and run what it builds.
     return [
         python, "-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check",
-        "--only-binary", ":all:", "--retries", "10", "--cache-dir", str(folder / "downloads"),
+        "--only-binary", ":all:", "--cache-dir", str(folder / "downloads"),
     ]  # fmt: skip
 
 

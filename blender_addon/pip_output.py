@@ -11,7 +11,9 @@ FULL = re.compile(r"No space left on device|Errno 28|WinError 112|not enough spa
 NO_VENV = re.compile(r"No module named venv|ensurepip is not\s+available|No module named ensurepip")
 PROXY = re.compile(r"ProxyError|Cannot connect to proxy|Tunnel connection failed|407 Proxy")
 CERTIFICATE = re.compile(r"CERTIFICATE_VERIFY_FAILED|SSLCertVerificationError")
+# An old pip takes half a file for a whole one, and finds it invalid.
 NETWORK = re.compile(
+    r"Wheel '[^']+' located at .* is invalid|DO NOT MATCH THE HASHES|"
     r"NewConnectionError|ConnectTimeout|ReadTimeout|Read timed out|Temporary failure in name res|"
     r"getaddrinfo failed|ConnectionResetError|Connection aborted|Connection broken|"
     r"IncompleteRead|incomplete-download|RemoteDisconnected|Max retries exceeded|HTTP error 5\d\d"
