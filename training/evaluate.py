@@ -19,22 +19,24 @@ command is given again. See docs/evaluation.md.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
-from data.benchmark_sets import PROTOCOLS, is_benchmark, open_benchmark
-from data.hypersim import MAX_DEPTH as HYPERSIM_DEPTH
-from data.registry import open_dataset
-from data.sample import Sample, SampleDataset
-from data.vkitti import MAX_DEPTH as VKITTI_DEPTH
-from metrics import FITS, Score, mean_score, score, vertical_ramp
+from data.benchmark_sets import PROTOCOLS
+from metrics import FITS
 from predictions import METHODS, NOISES, REDUCTIONS, Predictor, Setting
-from report import Evaluation, Result, markdown, write_json, write_plot
-from tqdm import tqdm
+from report import Evaluation, markdown, write_json, write_plot
+from scoring import (
+    SPLITS,
+    TRIVIAL,
+    Case,
+    Processes,
+    open_set,
+    results_of,
+    score_set,
+    started_processes,
+)
 
 from marigold_core import Marigold, MarigoldError
 from marigold_core.files import atomic_path
@@ -48,74 +50,6 @@ SWEEPS = {
     "fit": ["least_squares", "median", "disparity", "scale"],
     "checkpoint": [],
 }
-SPLITS = {"procedural": "test", "folder": "all", "hypersim": "test", "vkitti": "val"}
-
-
-class Case(NamedTuple):
-    """One row of the table: settings that differ in nothing but the seed, or a trivial map."""
-
-    method: str
-    settings: tuple[Setting, ...]
-    fit: str
-
-
-class Rules(NamedTuple):
-    """How one data set is scored; see `metrics.score`. resolution None: the checkpoint's own."""
-
-    title: str
-    resolution: int | None = None
-    depth_range: tuple[float, float] | None = None
-    fit_columns: int | None = None
-    expected: int | None = None
-
-
-class Row(NamedTuple):
-    """One picture: a score for each case and seed, or why there is none."""
-
-    index: int
-    name: str
-    scores: list[list[Score]]
-    error: str
-
-
-class Processes(NamedTuple):
-    """This process among those that `accelerate launch` started; gather: their rows together."""
-
-    rank: int
-    count: int
-    gather: Callable[[list[Row]], list[Row]]
-    device: Any
-
-
-TRIVIAL = (Case("constant", (), ""), Case("ramp", (), ""))
-
-
-def started_processes() -> Processes:
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return Processes(0, 1, lambda rows: rows, None)
-    from accelerate import PartialState
-    from accelerate.utils import gather_object
-
-    state = PartialState()
-    return Processes(state.process_index, state.num_processes, gather_object, state.device)
-
-
-def open_set(spec: str, split: str | None) -> tuple[SampleDataset, Rules]:
-    kind, _, where = spec.partition(":")
-    if is_benchmark(spec):
-        protocol = PROTOCOLS[kind]
-        rules = Rules(
-            protocol.name,
-            protocol.processing_resolution,
-            protocol.depth_range,
-            protocol.fit_columns,
-            protocol.count,
-        )
-        return open_benchmark(spec), rules
-    dataset = open_dataset(spec, split or SPLITS.get(kind, "all"))
-    farthest = {"hypersim": HYPERSIM_DEPTH, "vkitti": VKITTI_DEPTH}.get(kind)
-    title = "Procedural scenes" if kind == "procedural" else f"{kind} {Path(where).name}"
-    return dataset, Rules(title, depth_range=None if farthest is None else (1e-5, farthest))
 
 
 def planned_cases(args: argparse.Namespace) -> list[Case]:
@@ -137,7 +71,10 @@ def planned_cases(args: argparse.Namespace) -> list[Case]:
         if args.sweep in ("members", "steps"):
             if not (value.isdecimal() and int(value)):
                 raise MarigoldError(f"--sweep {args.sweep} goes through numbers, not {value!r}.")
-            setting = base._replace(**{args.sweep: int(value)})
+            number = int(value)
+            setting = base._replace(members=number)
+            if args.sweep == "steps":
+                setting = base._replace(steps=number)
         elif args.sweep == "noise":
             setting = base._replace(noise=value)
         else:
@@ -145,70 +82,6 @@ def planned_cases(args: argparse.Namespace) -> list[Case]:
             setting = base._replace(method=method, reduction=reduction or "median")
         varied.append(case(setting, f"{args.sweep} {value} ({setting})"))
     return varied
-
-
-def score_picture(
-    sample: Sample, predictor: Predictor, cases: Sequence[Case], rules: Rules
-) -> list[list[Score]]:
-    truth, valid = sample.depth.numpy(), sample.valid.numpy()
-    picture = sample.image.permute(1, 2, 0).numpy()
-    wanted = [setting for case in cases for setting in case.settings]
-    depths = dict(zip(wanted, predictor.depths(picture, wanted), strict=True))
-
-    def measured(depth: np.ndarray, fit: str) -> Score:
-        return score(
-            depth,
-            truth,
-            valid,
-            fit=fit,
-            depth_range=rules.depth_range,
-            fit_columns=rules.fit_columns,
-        )
-
-    trivial = {"constant": np.zeros(truth.shape, np.float32), "ramp": vertical_ramp(*truth.shape)}
-    return [
-        [measured(depths[setting], case.fit) for setting in case.settings]
-        or [measured(trivial[case.method], "least_squares")]
-        for case in cases
-    ]
-
-
-def score_set(
-    dataset: SampleDataset,
-    predictor: Predictor,
-    cases: Sequence[Case],
-    rules: Rules,
-    processes: Processes,
-) -> list[Row]:
-    """A row for each picture, in order; one that cannot be read or predicted does not stop it."""
-    rows = []
-    mine = range(processes.rank, len(dataset), processes.count)
-    for index in tqdm(mine, desc=rules.title, unit="picture", disable=processes.rank > 0):
-        try:
-            rows.append(
-                Row(
-                    index,
-                    dataset.name(index),
-                    score_picture(dataset[index], predictor, cases, rules),
-                    "",
-                )
-            )
-        except (MarigoldError, OSError) as error:
-            rows.append(Row(index, dataset.name(index), [], str(error)))
-    return sorted(processes.gather(rows), key=lambda row: row.index)
-
-
-def results_of(rows: list[Row], cases: Sequence[Case], checkpoint: str) -> list[Result]:
-    good = [row for row in rows if not row.error]
-    results = []
-    for number, case in enumerate(cases if good else ()):
-        pictures = {row.name: mean_score(row.scores[number]) for row in good}
-        seeds = range(len(good[0].scores[number]))
-        means = [mean_score([row.scores[number][seed] for row in good]) for seed in seeds]
-        std = Score(*np.std(means, axis=0, ddof=1)) if len(means) > 1 else None
-        whose = checkpoint if case.settings else ""
-        results.append(Result(whose, case.method, mean_score(means), std, pictures))
-    return results
 
 
 def evaluate(args: argparse.Namespace, processes: Processes) -> list[Evaluation]:
@@ -321,11 +194,11 @@ def main() -> None:
         sys.exit(f"evaluate.py: {error}")
     except KeyboardInterrupt:
         sys.exit("\nStopped; the same command goes on from here.")
-    if processes.count > 1:
+    if processes.total > 1:
         from accelerate import PartialState
 
         PartialState().destroy_process_group()
-    if any(not evaluation.count for evaluation in evaluations):
+    if any(not evaluation.measured for evaluation in evaluations):
         sys.exit("evaluate.py: a data set has no picture that could be measured.")
 
 

@@ -82,7 +82,7 @@ class Predictor:
         Raises MarigoldError as `Marigold.predict` does.
         """
         size = picture.shape[0], picture.shape[1]
-        name = hashlib.sha256(np.ascontiguousarray(picture)).hexdigest()[:24]
+        name = hashlib.sha256(picture.tobytes()).hexdigest()[:24]
         together = defaultdict(list)
         for setting in dict.fromkeys(settings):
             # Latent consistency draws new noise at each step for all members at once.
@@ -189,5 +189,7 @@ def fingerprint(marigold: Marigold) -> str:
         tensors.update({f"{part}.{name}": tensor for name, tensor in state.items()})
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(
+            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        )
     return digest.hexdigest()[:12]

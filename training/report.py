@@ -51,13 +51,13 @@ class Evaluation(NamedTuple):
     failed: dict[str, str]
 
     @property
-    def count(self) -> int:
+    def measured(self) -> int:
         return len(self.results[0].pictures) if self.results else 0
 
 
 def markdown(evaluation: Evaluation, per_picture: bool = False) -> str:
     """A table with a row for each method, the published ones last."""
-    lines = [f"### {evaluation.title}: {evaluation.count} pictures", ""]
+    lines = [f"### {evaluation.title}: {evaluation.measured} pictures", ""]
     arrows = [f"{HEADINGS[f]} {'↑' if MORE_IS_BETTER[f] else '↓'}" for f in Score._fields]
     lines += _table_head(["method", *arrows])
     several = len({r.checkpoint for r in evaluation.results if r.checkpoint}) > 1
@@ -72,7 +72,7 @@ def markdown(evaluation: Evaluation, per_picture: bool = False) -> str:
         delta1 = "" if row.delta1 is None else _number(row.delta1)
         rest = [""] * (len(Score._fields) - 2)
         lines.append(_row([f"*{row.method}*", _number(row.abs_rel), delta1, *rest]))
-    if evaluation.expected not in (None, evaluation.count) and evaluation.kind in PUBLISHED:
+    if evaluation.expected not in (None, evaluation.measured) and evaluation.kind in PUBLISHED:
         lines += ["", f"The published figures are of {evaluation.expected} pictures."]
     if per_picture and evaluation.results:
         methods = [result.method for result in evaluation.results]
@@ -101,7 +101,7 @@ def write_json(evaluations: list[Evaluation], command: dict[str, object], file: 
         "data": [
             {
                 "spec": evaluation.spec,
-                "pictures": evaluation.count,
+                "pictures": evaluation.measured,
                 "failed": evaluation.failed,
                 "published": [row._asdict() for row in PUBLISHED.get(evaluation.kind, ())],
                 "results": [
