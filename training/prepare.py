@@ -3,10 +3,11 @@
     python training/prepare.py hypersim RAW --output DATA/hypersim
     python training/prepare.py vkitti DATA/vkitti
 
-hypersim: RAW holds the original ai_VVV_NNN folders and metadata_images_split_scene_v1.csv. Tone-maps
-the pictures, turns distances into planar depth, writes 8-bit and 16-bit PNG (millimetres), and
-lists of all frames and of those worth training on: depth that spans 0.5 m, a picture that spans
-10 of 255 levels, at most 3 % of pixels without depth (prs-eth/Marigold issue 158).
+hypersim: RAW holds the original ai_VVV_NNN folders and metadata_images_split_scene_v1.csv.
+Tone-maps the pictures, turns distances into planar depth, writes 8-bit and 16-bit PNG
+(millimetres), and lists of all frames and of those worth training on: depth that spans 0.5 m, a
+picture that spans 10 of 255 levels, at most 3 % of pixels without depth (prs-eth/Marigold
+issue 158).
 
 vkitti: reads every frame of the scenes and variants that the authors train on, and lists those
 that can be used. Nothing is converted.
@@ -72,12 +73,12 @@ def convert_frame(raw: Path, folder: Path, frame: Frame) -> dict[str, Any]:
     picture, depth = folder / row["rgb_path"], folder / row["depth_path"]
     # The depth map is written last: where it is, both are.
     if not depth.is_file():
-        sample = read_original(raw, frame)
-        rgb = sample.image.permute(1, 2, 0).numpy()
-        # Cut, not rounded, and millimetres too, so that the files are the authors' to the bit.
-        # (Beyond 65.535 m theirs wrap around to near; here that is a hole, see `read_original`.)
-        write_picture(picture, (rgb * 255).astype(np.uint8))
-        write_picture(depth, (sample.depth.numpy() / MILLIMETRES).astype(np.uint16))
+        original = read_original(raw, frame)
+        # Cut, not rounded, as the authors' files are. But where theirs wrap around to near, above
+        # 65.535 m, and where they cast NaN, there is a hole here.
+        write_picture(picture, (original.image * 255).astype(np.uint8))
+        millimetres = np.where(original.valid, original.metres, 0) * 1000
+        write_picture(depth, millimetres.astype(np.uint16))
     try:
         rgb = np.asarray(open_picture(picture))
     except MarigoldError as error:
