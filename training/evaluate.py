@@ -183,10 +183,10 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def main() -> None:
-    args = arguments()
-    processes = started_processes()
+def main(argv: Sequence[str] | None = None) -> None:
+    args = arguments(argv)
     try:
+        processes = started_processes()
         evaluations = evaluate(args, processes)
         if processes.rank == 0:
             write_results(evaluations, args)
@@ -194,10 +194,7 @@ def main() -> None:
         sys.exit(f"evaluate.py: {error}")
     except KeyboardInterrupt:
         sys.exit("\nStopped; the same command goes on from here.")
-    if processes.total > 1:
-        from accelerate import PartialState
-
-        PartialState().destroy_process_group()
+    processes.finish()
     if any(not evaluation.measured for evaluation in evaluations):
         sys.exit("evaluate.py: a data set has no picture that could be measured.")
 

@@ -54,10 +54,11 @@ class Row(NamedTuple):
 class Processes(NamedTuple):
     """This process among those that `accelerate launch` started; gather: their rows together."""
 
-    rank: int
-    total: int
-    gather: Callable[[list[Row]], list[Row]]
-    device: Any
+    rank: int = 0
+    total: int = 1
+    device: Any = None
+    gather: Callable[[list[Row]], list[Row]] = lambda rows: rows
+    finish: Callable[[], None] = lambda: None
 
 
 TRIVIAL = (Case("constant", (), ""), Case("ramp", (), ""))
@@ -65,12 +66,20 @@ TRIVIAL = (Case("constant", (), ""), Case("ramp", (), ""))
 
 def started_processes() -> Processes:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return Processes(0, 1, lambda rows: rows, None)
-    from accelerate import PartialState
-    from accelerate.utils import gather_object
-
+        return Processes()
+    try:
+        from accelerate import PartialState
+        from accelerate.utils import gather_object
+    except ImportError:
+        raise MarigoldError("Several processes need accelerate (pip install accelerate).") from None
     state = PartialState()
-    return Processes(state.process_index, state.num_processes, gather_object, state.device)
+    return Processes(
+        state.process_index,
+        state.num_processes,
+        state.device,
+        gather_object,
+        state.destroy_process_group,
+    )
 
 
 def open_set(spec: str, split: str | None) -> tuple[SampleDataset, Rules]:

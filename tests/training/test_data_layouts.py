@@ -164,7 +164,7 @@ class TestHypersim:
         x, y = np.arange(1024) - 511.5, np.arange(768)[:, None] - 383.5
         wall = (3 * np.sqrt(x**2 + y**2 + 886.81**2) / 886.81).astype(np.float32)
         far = slope.copy()
-        far[0, 0], far[0, 1] = 70.0, np.nan
+        far[0, 0], far[0, 1] = 90.0, np.nan  # 90 m are 73 m of depth: above 65.535
         hypersim_frame(tmp_path, "ai_001_001", 0, slope, colour, entity)
         hypersim_frame(tmp_path, "ai_001_001", 1, far, colour, entity)
         hypersim_frame(tmp_path, "ai_001_001", 2, wall, colour, entity)
