@@ -216,7 +216,7 @@ def report(kind: str, split: str, kept: int, total: int) -> None:
     print(f"{split}: {kept} of {total} frames are listed (the authors' list has {published}).")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -232,7 +232,7 @@ def main() -> None:
     vkitti.add_argument("--variants", nargs="+", default=VARIANTS)
     for kind in (hypersim, vkitti):
         kind.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     try:
         complete = (prepare_hypersim if args.kind == "hypersim" else prepare_vkitti)(args)
     except (MarigoldError, OSError) as error:
