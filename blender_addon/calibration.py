@@ -31,7 +31,7 @@ def calibrated_range(
         raise MarigoldError("A distance from the camera is above 0.")
     z = [distance / math.hypot(*ray) for distance, ray in zip(distances, rays, strict=True)]
     if abs(d[1] - d[0]) < 1e-3:
-        raise MarigoldError("The two points are equally deep in the map; pick a near and a far one.")
+        raise MarigoldError("The two points are equally deep; pick a near and a far one.")
     span = (z[1] - z[0]) / (d[1] - d[0])
     near = z[0] - d[0] * span
     if span <= 0:

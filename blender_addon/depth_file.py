@@ -46,7 +46,7 @@ def read_depth_file(path: str, *, invert: bool = False) -> DepthFile:
     # Distances: renderers write 0 or 1e10 where there is nothing.
     finite &= (values > 0) & (values < 1e9)
     if not finite.any():
-        raise MarigoldError(f"{file.name}: no pixel of this depth file lies in front of the camera.")
+        raise MarigoldError(f"{file.name}: nothing in this depth file is in front of the camera.")
     near, far = float(values[finite].min()), float(values[finite].max())
     if not far > near:
         raise MarigoldError(f"{file.name}: all distances are {near:g}, so there is no relief.")

@@ -54,9 +54,7 @@ def depth_object(
     depth, uncertainty, mask: as in `depth_grid`. Raises MarigoldError, and leaves nothing behind.
     """
     started = time.perf_counter()
-    grid = depth_grid(
-        depth, uncertainty=uncertainty, mask=mask, max_vertices=options.max_vertices
-    )
+    grid = depth_grid(depth, uncertainty=uncertainty, mask=mask, max_vertices=options.max_vertices)
     mesh = grid_mesh(name, grid)
     obj = bpy.data.objects.new(name, mesh)
     collection.objects.link(obj)

@@ -63,9 +63,7 @@ class NodeBuilder:
         self, geometry: Socket, name: str, value: Socket, kind: str = "FLOAT", domain: str = "POINT"
     ) -> Socket:
         inputs = {"Geometry": geometry, "Name": name, "Value": value}
-        node = self.add(
-            "GeometryNodeStoreNamedAttribute", inputs, data_type=kind, domain=domain
-        )
+        node = self.add("GeometryNodeStoreNamedAttribute", inputs, data_type=kind, domain=domain)
         return node.outputs[0]
 
     def sample(self, geometry: Socket, value: Socket, index: Socket, kind: str = "FLOAT") -> Socket:

@@ -97,8 +97,10 @@ def _build(nodes: NodeBuilder) -> None:
     worked_out = nodes.both(resampled, animated, "OR")
     nearest = nodes.switch("FLOAT", worked_out, nodes.attribute(NEAREST), nearest)
     furthest = nodes.switch("FLOAT", worked_out, nodes.attribute(FURTHEST), furthest)
-    ratio = nodes.math("ADD", 1.0, nodes.math("MULTIPLY", nodes.math(
-        "SUBTRACT", given["Tear Ratio"], 1.0), nodes.switch("FLOAT", resampled, 1.0, stride)))  # fmt: skip
+    # The slope that tears stays the same where the vertices lie further apart.
+    excess = nodes.math("SUBTRACT", given["Tear Ratio"], 1.0)
+    excess = nodes.math("MULTIPLY", excess, nodes.switch("FLOAT", resampled, 1.0, stride))
+    ratio = nodes.math("ADD", 1.0, excess)
     limit = nodes.math("MULTIPLY", _distance(nodes, given, nearest), ratio)
     torn = nodes.both(given["Tear"], nodes.above(_distance(nodes, given, furthest), limit))
     torn = nodes.both(torn, nodes.above(furthest, 1e30), "OR")  # a pixel that the mask leaves out
@@ -172,9 +174,7 @@ def _thinned(nodes: NodeBuilder, given: Any, base: Socket) -> tuple[Socket, Sock
     # Blender's grid counts up its columns, from the bottom; the half keeps the quotient's floor
     # right in 32-bit floats.
     index = nodes.add("GeometryNodeInputIndex").outputs[0]
-    column = nodes.math(
-        "FLOOR", nodes.math("DIVIDE", nodes.math("ADD", index, 0.5), kept["Rows"])
-    )
+    column = nodes.math("FLOOR", nodes.math("DIVIDE", nodes.math("ADD", index, 0.5), kept["Rows"]))
     from_bottom = nodes.math("SUBTRACT", index, nodes.math("MULTIPLY", column, kept["Rows"]))
     place = {"Rows": nodes.math("SUBTRACT", last["Rows"], from_bottom), "Columns": column}
     line, strides = {}, []

@@ -158,9 +158,7 @@ class MARIGOLD_OT_align_ground(bpy.types.Operator):
         return {"FINISHED"}
 
 
-def _given(
-    operator: bpy.types.Operator, picked: PickedPoints, name: str
-) -> tuple[float, float]:
+def _given(operator: bpy.types.Operator, picked: PickedPoints, name: str) -> tuple[float, float]:
     """A script's point, else the one that was clicked."""
     own = tuple(getattr(operator, name))
     return own if own != UNPICKED else tuple(getattr(picked, name))
@@ -186,9 +184,9 @@ def _under_cursor(
             direction = view3d_utils.region_2d_to_vector_3d(region, view, at)
             inverse = obj.matrix_world.inverted()
             start = inverse @ origin
-            hit, position, _, _ = obj.evaluated_get(
-                context.evaluated_depsgraph_get()
-            ).ray_cast(start, (inverse @ (origin + direction)) - start)
+            hit, position, _, _ = obj.evaluated_get(context.evaluated_depsgraph_get()).ray_cast(
+                start, (inverse @ (origin + direction)) - start
+            )
             return position if hit else None
     return None
 
