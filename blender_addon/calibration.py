@@ -47,6 +47,31 @@ def calibrated_range(
     return near, near + span
 
 
+def placed(
+    depth: NDArray[np.float32],
+    near: float,
+    far: float,
+    *,
+    scale_invariant: bool = True,
+    shift_invariant: bool = True,
+) -> tuple[NDArray[np.float32], float, float]:
+    """A checkpoint's depth as d in [0, 1] with the distances of 0 and 1.
+
+    Affine-invariant depth is d, and the user's near and far stay. Where the checkpoint knows the
+    shift, 0 is the camera, and only `far` is the user's; where it knows the scale too, depth is
+    metric and neither is. Raises MarigoldError where there is no relief.
+    """
+    if shift_invariant:
+        return depth, near, far
+    seen = depth[np.isfinite(depth) & (depth > 0)]
+    if not seen.size or not seen.max() > seen.min():
+        raise MarigoldError("The depth map has the same distance everywhere, so no relief.")
+    low, high = float(seen.min()), float(seen.max())
+    d = np.where(depth > 0, (depth - low) / (high - low), np.float32(np.nan)).astype(np.float32)
+    unit = far / high if scale_invariant else 1.0
+    return d, low * unit, high * unit
+
+
 def upright(points: NDArray[np.float64], camera: NDArray[np.float64]) -> NDArray[np.float64]:
     """The 4x4 world transform that lays the plane of three points onto z = 0, camera above it.
 

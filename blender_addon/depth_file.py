@@ -10,6 +10,7 @@ import bpy
 import numpy as np
 from numpy.typing import NDArray
 
+from .calibration import placed
 from .engine_parts import MarigoldError
 
 SUFFIXES = (".exr", ".png", ".tif", ".tiff", ".npy")
@@ -47,11 +48,8 @@ def read_depth_file(path: str, *, invert: bool = False) -> DepthFile:
     finite &= (values > 0) & (values < 1e9)
     if not finite.any():
         raise MarigoldError(f"{file.name}: nothing in this depth file is in front of the camera.")
-    near, far = float(values[finite].min()), float(values[finite].max())
-    if not far > near:
-        raise MarigoldError(f"{file.name}: all distances are {near:g}, so there is no relief.")
-    depth = np.where(finite, (values - near) / (far - near), np.float32(np.nan))
-    return DepthFile(depth.astype(np.float32), near, far)
+    values = np.where(finite, values, np.float32(np.nan))
+    return DepthFile(*placed(values, 0, 0, scale_invariant=False, shift_invariant=False))
 
 
 def exr_channels(file: Path) -> set[str]:
