@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .calibration import placed
 from .engine_parts import MarigoldError
+from .exr_file import exr_channels
 
 SUFFIXES = (".exr", ".png", ".tif", ".tiff", ".npy")
 
@@ -50,26 +51,6 @@ def read_depth_file(path: str, *, invert: bool = False) -> DepthFile:
         raise MarigoldError(f"{file.name}: nothing in this depth file is in front of the camera.")
     values = np.where(finite, values, np.float32(np.nan))
     return DepthFile(*placed(values, 0, 0, scale_invariant=False, shift_invariant=False))
-
-
-def exr_channels(file: Path) -> set[str]:
-    """The channel names in an OpenEXR header; empty where there is none to be read.
-
-    Blender takes a file with a lone Z for a picture of whatever was in memory.
-    """
-    with file.open("rb") as stream:
-        header = stream.read(1 << 16)
-    start = header.find(b"channels\0chlist\0")
-    if not header.startswith(b"\x76\x2f\x31\x01") or start < 0:
-        return set()
-    names, place = set(), start + 20
-    while place < len(header) and header[place]:
-        end = header.find(b"\0", place)
-        if end < 0:
-            break
-        names.add(header[place:end].decode("utf-8", "replace"))
-        place = end + 17  # a channel's type, flags and sampling
-    return names
 
 
 def _read_npy(file: Path) -> NDArray[np.float32]:

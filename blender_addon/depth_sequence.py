@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-import struct
 from pathlib import Path
 
 import bpy
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .engine_parts import MarigoldError, atomic_path
+from .exr_file import exr_bytes
 
 _NUMBERED = re.compile(r"^(.*?)(\d+)$")
 
@@ -61,34 +61,3 @@ def load_sequence(first: Path, length: int, *, data: bool) -> bpy.types.Image:
     if data:
         image.colorspace_settings.name = "Non-Color"
     return image
-
-
-def exr_bytes(values: NDArray[np.float32]) -> bytes:
-    """(H, W) float32 as an uncompressed OpenEXR picture with one channel Y.
-
-    The file layout of openexr.com, "OpenEXR File Layout": Blender's own writer makes 16-bit
-    floats of a picture that no render made, and three copies of it.
-    """
-    height, width = values.shape
-    window = struct.pack("<4i", 0, 0, width - 1, height - 1)
-    channels = b"Y\0" + struct.pack("<iB3xii", 2, 0, 1, 1) + b"\0"
-    attributes = [
-        (b"channels", b"chlist", channels),
-        (b"compression", b"compression", b"\0"),
-        (b"dataWindow", b"box2i", window),
-        (b"displayWindow", b"box2i", window),
-        (b"lineOrder", b"lineOrder", b"\0"),
-        (b"pixelAspectRatio", b"float", struct.pack("<f", 1.0)),
-        (b"screenWindowCenter", b"v2f", struct.pack("<2f", 0.0, 0.0)),
-        (b"screenWindowWidth", b"float", struct.pack("<f", 1.0)),
-    ]
-    header = struct.pack("<II", 20000630, 2)
-    for name, kind, value in attributes:
-        header += name + b"\0" + kind + b"\0" + struct.pack("<i", len(value)) + value
-    header += b"\0"
-    line = np.dtype([("y", "<i4"), ("size", "<i4"), ("values", "<f4", width)])
-    lines = np.empty(height, dtype=line)
-    lines["y"], lines["size"], lines["values"] = np.arange(height), 4 * width, values
-    start = len(header) + 8 * height
-    offsets = (start + line.itemsize * np.arange(height)).astype("<u8")
-    return header + offsets.tobytes() + lines.tobytes()
