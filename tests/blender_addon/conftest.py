@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def addon_module():
+    """import_module for the files of blender_addon/ that need no bpy; its __init__ needs it."""
+    package = ModuleType("blender_addon_without_bpy")
+    package.__path__ = [str(ROOT / "blender_addon")]
+    sys.modules[package.__name__] = package
+    return lambda name: importlib.import_module(f"{package.__name__}.{name}")
