@@ -12,7 +12,7 @@ from mathutils import Vector
 
 from .depth_object import COLUMNS, ROWS, SIZE
 from .engine_parts import MarigoldError
-from .grid_mesh import DEPTH
+from .grid_mesh import DEPTH, RAY
 from .shape_inputs import get_input
 
 
@@ -36,11 +36,11 @@ def picture_point(obj: bpy.types.Object, uv: Sequence[float]) -> PicturePoint:
     rows, columns = obj[ROWS], obj[COLUMNS]
     row = _line((1 - uv[1]) * height - 0.5, height, rows)
     column = _line(uv[0] * width - 0.5, width, columns)
-    d = obj.data.attributes[DEPTH].data[row * columns + column].value
+    vertex = row * columns + column
+    d = obj.data.attributes[DEPTH].data[vertex].value
     tangent = math.tan(get_input(obj, "Field of View") / 2)
-    half = max(height, width) / 2
-    x = (uv[0] * width - width / 2) / half * tangent
-    y = (uv[1] * height - height / 2) / half * tangent
+    x, y, _ = obj.data.attributes[RAY].data[vertex].vector
+    x, y = x * tangent, y * tangent
     near, far = get_input(obj, "Near"), get_input(obj, "Far")
     z = near + get_input(obj, "Relief") * d * (far - near)
     spread = far if get_input(obj, "Flat Displacement") else z

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import bpy
 
 from . import other_doors, panel, preferences, run_settings
@@ -53,3 +55,6 @@ def unregister() -> None:
     del bpy.types.Scene.marigold
     for cls in reversed(CLASSES):
         bpy.utils.unregister_class(cls)
+    # An update brings another wheel, and Blender forgets the add-on's modules alone.
+    for name in [name for name in sys.modules if name.split(".")[0] == "marigold_core"]:
+        del sys.modules[name]

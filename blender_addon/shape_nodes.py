@@ -222,20 +222,26 @@ def _solid(nodes: NodeBuilder, given: Any, front: Socket) -> Socket:
     turned round it is the outside of the rest of the body.
     """
     back = nodes.math("ADD", _distance(nodes, given, 1.0), given["Thickness"])
-    offset = nodes.add(
-        "ShaderNodeVectorMath",
-        {0: _position(nodes, given, back), 1: nodes.add("GeometryNodeInputPosition").outputs[0]},
-        operation="SUBTRACT",
-    ).outputs[0]
-    inputs = {"Mesh": front, "Offset": offset, "Offset Scale": 1.0, "Individual": False}
-    extruded = nodes.add("GeometryNodeExtrudeMesh", inputs, mode="FACES").outputs[0]
-    turned = nodes.add("GeometryNodeFlipFaces", {0: extruded}).outputs[0]
+    # Moved after, point by point: the node's own offset is one for a whole face.
+    inputs = {"Mesh": front, "Offset Scale": 0.0, "Individual": False}
+    extruded = nodes.add("GeometryNodeExtrudeMesh", inputs, mode="FACES").outputs
+    inputs = {
+        "Geometry": extruded["Mesh"],
+        "Selection": extruded["Top"],
+        "Position": _position(nodes, given, back),
+    }
+    pressed = nodes.add("GeometryNodeSetPosition", inputs).outputs[0]
+    turned = nodes.add("GeometryNodeFlipFaces", {0: pressed}).outputs[0]
     joined = nodes.add("GeometryNodeJoinGeometry")
     for part in (front, turned):
         nodes.put(joined.inputs[0], part)
     neighbours = nodes.add("GeometryNodeInputMeshEdgeNeighbors").outputs[0]
     border = nodes.add(
         "FunctionNodeCompare", {"A": neighbours, "B": 1}, data_type="INT", operation="EQUAL"
+    )
+    # On the edges themselves: a point has the mean of its edges' counts.
+    border = nodes.add(
+        "GeometryNodeFieldOnDomain", {0: border.outputs[0]}, data_type="BOOLEAN", domain="EDGE"
     )
     inputs = {"Geometry": joined.outputs[0], "Selection": border.outputs[0], "Distance": 1e-6}
     return nodes.add("GeometryNodeMergeByDistance", inputs).outputs[0]

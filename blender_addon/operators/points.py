@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import bpy
+import numpy as np
 from bpy_extras import view3d_utils
 from mathutils import Matrix
 
@@ -149,8 +150,8 @@ class MARIGOLD_OT_align_ground(bpy.types.Operator):
             if any(tuple(uv) == UNPICKED for uv in uvs):
                 raise MarigoldError("Pick three points of the floor first.")
             world = obj.matrix_world
-            points = [world @ picture_point(obj, uv).position for uv in uvs]
-            transform = upright(points, world.translation)
+            points = np.array([world @ picture_point(obj, uv).position for uv in uvs])
+            transform = upright(points, np.array(world.translation))
         except MarigoldError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}

@@ -344,10 +344,10 @@ def two_distances_set_near_and_far(folder: Path, python: str) -> None:
 
 @scenario
 def three_points_lie_on_the_ground(folder: Path, python: str) -> None:
-    # A floor one metre below a camera that looks 20 degrees down: z = 1 / (y cos + sin).
+    # A floor one metre below a camera that looks 35 degrees down: z = 1 / (y cos + sin).
     height, width = 60, 80
     y = (np.arange(height) + 0.5 - height / 2) / (width / 2) * np.tan(np.radians(25))
-    tilt = np.radians(20)
+    tilt = np.radians(35)
     z = 1 / (y * np.cos(tilt) + np.sin(tilt))
     depth = np.repeat(((z - z.min()) / (z.max() - z.min()))[:, None], width, axis=1)
     np.save(folder / "floor.npy", depth.astype(np.float32))
@@ -386,7 +386,98 @@ def views_and_asset(folder: Path, python: str) -> None:
     assert [n.name for n in outputs if n.is_active_output] == ["Depth"]
     assert bpy.ops.marigold.mark_asset() == {"FINISHED"}
     assert obj.asset_data is not None and tuple(obj.preview.image_size) == (256, 256)
-    assert any(obj.preview.image_pixels_float[:4000])
+    assert any(obj.preview.image_pixels_float)
+
+
+def use_engine(python: str) -> None:
+    chosen = bpy.context.preferences.addons[ADDON].preferences
+    chosen.python, chosen.device = python, "CPU"
+
+
+@scenario
+def the_worker_makes_the_depth(folder: Path, python: str) -> None:
+    from marigold_core.geometry import depth_to_mesh
+
+    use_engine(python)
+    settings = dict(ensemble_size=2, num_inference_steps=1, near=2.0, far=6.0)
+    obj = depth_mesh(folder, depth_filepath="", **settings)
+    d = np.empty(48 * 64, dtype=np.float32)
+    obj.data.attributes["d"].data.foreach_get("value", d)
+    assert np.isfinite(d).all() and 0 <= d.min() < d.max() <= 1
+    reference = depth_to_mesh(d.reshape(48, 64), near=2.0, far=6.0)
+    _, points, corners = evaluated(obj)
+    assert (corners.reshape(-1, 4) == reference.faces).all()
+    assert np.allclose(points, reference.vertices * [1, -1, -1], rtol=1e-6, atol=1e-6)
+    spread = np.empty(48 * 64, dtype=np.float32)
+    obj.data.attributes["uncertainty"].data.foreach_get("value", spread)
+    assert spread.max() > 0
+    assert bpy.ops.marigold.show(view="Uncertainty") == {"FINISHED"}
+
+    # The same seed is the same depth; a picture in memory goes the same way as a file.
+    image = bpy.data.images.load(str(folder / "picture.png"))
+    again = depth_mesh(folder, filepath="", depth_filepath="", image=image.name, **settings)
+    other = np.empty(48 * 64, dtype=np.float32)
+    again.data.attributes["d"].data.foreach_get("value", other)
+    assert np.allclose(d, other, atol=1e-5)
+
+    engine = part("engine_session").running_engine()
+    assert engine.state == "ready"
+    assert bpy.ops.marigold.unload() == {"FINISHED"} and engine.state == "stopped"
+
+
+@scenario
+def a_killed_worker_is_a_sentence(folder: Path, python: str) -> None:
+    import os
+    import signal
+
+    use_engine(python)
+    session = part("engine_session")
+    job = session.submit("depth", {"model": session.model(), "image": str(folder / "picture.png")})
+    session.engine().wait(session.submit("status"))
+    os.kill(session.running_engine().pid, signal.SIGKILL)
+    session.engine().wait(job)
+    assert job.state == "failed" and len(job.error.splitlines()) == 1, job
+    depth_mesh(folder, depth_filepath="", num_inference_steps=1)
+    assert len(meshes()) == 1
+
+
+@scenario
+def a_folder_becomes_a_collection(folder: Path, python: str) -> None:
+    use_engine(python)
+    pictures = folder / "Bilder äöü 絵"
+    pictures.mkdir()
+    for name in ("one.png", "two.png"):
+        (pictures / name).write_bytes((folder / "picture.png").read_bytes())
+    (pictures / "broken.png").write_bytes(b"no picture")
+    (pictures / "notes.txt").write_text("no picture either")
+    assert bpy.ops.marigold.batch(directory=str(pictures), num_inference_steps=1) == {"FINISHED"}
+    collection = bpy.data.collections[pictures.name]
+    assert [o.name for o in collection.objects if o.type == "MESH"] == ["one", "two"]
+    one, two = (bpy.data.objects[name] for name in ("one", "two"))
+    assert two.location.x > one.location.x + 1
+
+
+@scenario
+def a_sequence_is_one_animated_mesh(folder: Path, python: str) -> None:
+    use_engine(python)
+    frames = folder / "clip"
+    frames.mkdir()
+    for k in (7, 8, 9):
+        (frames / f"shot_{k:03d}.png").write_bytes((folder / f"frame_{k}.png").read_bytes())
+    assert bpy.ops.marigold.sequence(
+        directory=str(frames), num_inference_steps=1, near=1.0, far=3.0
+    ) == {"FINISHED"}
+    (obj,) = meshes()
+    read = part("depth_file").read_depth_file
+    part("shape_inputs").set_inputs(obj, tear=False)
+    for k in (1, 2, 3):
+        bpy.context.scene.frame_set(k)
+        depth = read(str(frames / "marigold_depth" / f"depth_{k:04d}.exr")).depth
+        _, points, _ = evaluated(obj)
+        assert np.allclose(-points[:, 2], 1 + 2 * depth.ravel(), rtol=1e-5), k
+    assert bpy.context.scene.frame_end == 3
+    texture = next(n for n in obj.active_material.node_tree.nodes if n.type == "TEX_IMAGE")
+    assert texture.image.source == "SEQUENCE" and texture.image_user.frame_offset == 6
 
 
 def main() -> int:

@@ -64,6 +64,8 @@ def folder(tmp_path):
     colours = (rng.random((48, 64, 3)) * 255).astype(np.uint8)
     Image.fromarray(colours).save(tmp_path / "picture.png")
     np.save(tmp_path / "depth.npy", scene())
+    for k in (7, 8, 9):
+        Image.fromarray(np.roll(colours, k, axis=1)).save(tmp_path / f"frame_{k}.png")
 
     plain = (0.1 + 0.8 * rng.random((30, 40))).astype(np.float32)
     np.save(tmp_path / "metres.npy", 2 + 3 * scene_of_shape(tmp_path, plain))
