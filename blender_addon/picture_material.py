@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The material of a depth mesh, with three outputs: the picture, the depth, the uncertainty.
+"""The material of a depth mesh, with an output for each way to look at it: the picture as
+a surface in the scene's light or as it was taken, the depth, the uncertainty.
 
 Which one is seen is Blender's own choice of the active output, so the switch works in a file
 without the add-on as well; and the picture stays wired plainly into a Principled BSDF, which is
@@ -14,8 +15,8 @@ import numpy as np
 from .engine_parts import colorize
 from .grid_mesh import DEPTH, UNCERTAINTY, UV_MAP
 
-PICTURE_VIEW, DEPTH_VIEW, UNCERTAINTY_VIEW = "Picture", "Depth", "Uncertainty"
-VIEWS = (PICTURE_VIEW, DEPTH_VIEW, UNCERTAINTY_VIEW)
+PICTURE_VIEW, UNLIT_VIEW, DEPTH_VIEW, UNCERTAINTY_VIEW = "Picture", "Unlit", "Depth", "Uncertainty"
+VIEWS = (PICTURE_VIEW, UNLIT_VIEW, DEPTH_VIEW, UNCERTAINTY_VIEW)
 
 
 def picture_material(
@@ -43,6 +44,10 @@ def picture_material(
         uv_map.location = (-400, 0)
         links.new(uv_map.outputs[0], texture.inputs[0])
         links.new(texture.outputs["Color"], surface.inputs["Base Color"])
+        unlit = nodes.new("ShaderNodeEmission")
+        unlit.location = (200, 250)
+        links.new(texture.outputs["Color"], unlit.inputs["Color"])
+        _output(material, UNLIT_VIEW, unlit.outputs[0], 250)
         nodes.active = texture  # what the viewport's Texture colour shows
     _output(material, PICTURE_VIEW, surface.outputs[0], 0)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..depth_object import SIZE, frame_scene
 from ..matched_camera import camera_of, matched_camera
-from ..picture_material import DEPTH_VIEW, PICTURE_VIEW, UNCERTAINTY_VIEW, show, views
+from ..picture_material import DEPTH_VIEW, PICTURE_VIEW, UNCERTAINTY_VIEW, UNLIT_VIEW, show, views
 from ..shape_inputs import shape_modifier
 
 PREVIEW_PIXELS = 256
@@ -32,7 +32,7 @@ def has_shape(cls: Any, context: bpy.types.Context) -> bool:
 
 
 class MARIGOLD_OT_show(bpy.types.Operator):
-    """Show the picture, the depth (red is near) or the uncertainty (white is unsure) on the mesh"""
+    """Show the picture, the depth (red is near) or the uncertainty (bright is unsure) on the mesh"""
 
     bl_idname = "marigold.show"
     bl_label = "Show"
@@ -41,7 +41,8 @@ class MARIGOLD_OT_show(bpy.types.Operator):
     view: bpy.props.EnumProperty(
         name="View",
         items=[
-            (PICTURE_VIEW, "Picture", "The reference picture"),
+            (PICTURE_VIEW, "Picture", "The picture, lit by the scene"),
+            (UNLIT_VIEW, "Unlit", "The picture as it was taken, without the scene's light"),
             (DEPTH_VIEW, "Depth", "Depth as it was estimated; red is near"),
             (UNCERTAINTY_VIEW, "Uncertainty", "Where the members of the ensemble disagree"),
         ],
