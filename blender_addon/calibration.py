@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from .depth_grid import HOLE
 from .engine_parts import MarigoldError
 
 
@@ -25,7 +26,7 @@ def calibrated_range(
     distances: from the camera, as a tape measures them: along the ray, not along the axis.
     Raises MarigoldError where no such range exists.
     """
-    if not (math.isfinite(d[0]) and math.isfinite(d[1])):
+    if max(d) > HOLE / 2:
         raise MarigoldError("A picked point lies where the mask leaves the picture out.")
     if min(distances) <= 0:
         raise MarigoldError("A distance from the camera is above 0.")

@@ -30,6 +30,9 @@ MAX_VERTEX_BUDGET = 4_000_000
 # Measured on a torn grid with Blender 4.5: the base mesh, and what the modifier makes of it.
 BYTES_PER_VERTEX = 260
 
+# A pixel that is left out. Not infinite: Blender 5.2 counts that as damage to the mesh.
+HOLE = 1e36
+
 Floats = NDArray[np.floating[Any]]
 
 
@@ -40,8 +43,8 @@ class DepthGrid:
     positions: (V, 3) float32, Blender's axes, the camera at the origin, at the default distances.
     rays: (V, 3) float32, (x, y, -1) at a field of view of 90 degrees; at another, x and y times
         the tangent of its half.
-    d: (V,) float32, depth as the checkpoint gives it, 0 = near and 1 = far; infinite where the
-        mask leaves a pixel out, which tears its faces.
+    d: (V,) float32, depth as the checkpoint gives it, 0 = near and 1 = far; HOLE where the mask
+        leaves a pixel out, which tears its faces.
     nearest, furthest: (Q,) float32, the extremes of d over the corners of each quad.
     uvs: (V, 2) float32. uncertainty: (V,) float32 or None.
     size: (height, width) of the map; stride: how many of its pixels lie between two vertices.
@@ -123,7 +126,7 @@ def depth_grid(
     rays = unproject(np.zeros_like(depth), fov_degrees=90.0, near=1.0, far=2.0)[lines] * to_blender
     positions = unproject(np.where(np.isfinite(depth), depth, np.float32(1)))[lines] * to_blender
 
-    d = np.where(usable, depth[lines], np.float32(np.inf))
+    d = np.where(usable, depth[lines], np.float32(HOLE))
     corners = [d[:-1, :-1], d[1:, :-1], d[1:, 1:], d[:-1, 1:]]
     uvs = np.empty((*d.shape, 2), dtype=np.float32)
     uvs[..., 0] = (columns + 0.5) / width
@@ -141,7 +144,9 @@ def depth_grid(
         furthest=np.maximum.reduce(corners).ravel(),
         uncertainty=None
         if uncertainty is None
-        else np.asarray(uncertainty, dtype=np.float32)[lines].ravel(),
+        else np.where(usable & np.isfinite(uncertainty[lines]), uncertainty[lines], 0)
+        .astype(np.float32)
+        .ravel(),
     )
 
 

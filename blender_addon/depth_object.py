@@ -13,7 +13,7 @@ import bpy
 import numpy as np
 from numpy.typing import NDArray
 
-from .depth_grid import VERTEX_BUDGET, DepthGrid, depth_grid
+from .depth_grid import HOLE, VERTEX_BUDGET, DepthGrid, depth_grid
 from .engine_parts import FAR, FOV_DEGREES, NEAR
 from .grid_mesh import grid_mesh
 from .matched_camera import matched_camera
@@ -100,5 +100,5 @@ def _uncertainty_scale(grid: DepthGrid) -> float | None:
     """As `DepthMap.save_uncertainty`: a few torn edges do not blacken the rest."""
     if grid.uncertainty is None:
         return None
-    used = grid.uncertainty[np.isfinite(grid.uncertainty) & np.isfinite(grid.d)]
+    used = grid.uncertainty[grid.d < HOLE / 2]
     return float(np.percentile(used, 98) or used.max() or 1.0) if used.size else 1.0

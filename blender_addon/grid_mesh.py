@@ -24,7 +24,7 @@ DISTANCE = "depth"  # what the live shape makes of d, in scene units
 def grid_mesh(name: str, grid: DepthGrid) -> bpy.types.Mesh:
     """A new mesh datablock with quads, UVs and these attributes.
 
-    Points: `d` (0 = near, 1 = far; infinite = left out), `ray`, and `uncertainty` where there is
+    Points: `d` (0 = near, 1 = far; HOLE = left out), `ray`, and `uncertainty` where there is
     one. Faces: `d_nearest`, `d_furthest`, over their corners.
     """
     quads, edges = grid.quads(), grid.edges()

@@ -18,6 +18,7 @@ from typing import Any
 
 import bpy
 
+from .depth_grid import HOLE
 from .engine_parts import FAR, FOV_DEGREES, NEAR
 from .grid_mesh import DEPTH, DISTANCE, FURTHEST, NEAREST, RAY, UNCERTAINTY, UV_MAP
 from .node_builder import NodeBuilder, Socket
@@ -103,7 +104,9 @@ def _build(nodes: NodeBuilder) -> None:
     ratio = nodes.math("ADD", 1.0, excess)
     limit = nodes.math("MULTIPLY", _distance(nodes, given, nearest), ratio)
     torn = nodes.both(given["Tear"], nodes.above(_distance(nodes, given, furthest), limit))
-    torn = nodes.both(torn, nodes.above(furthest, 1e30), "OR")  # a pixel that the mask leaves out
+    torn = nodes.both(
+        torn, nodes.above(furthest, HOLE / 2), "OR"
+    )  # a pixel that the mask leaves out
     geometry = nodes.add(
         "GeometryNodeDeleteGeometry", {0: geometry, 1: torn}, domain="FACE", mode="ALL"
     ).outputs[0]

@@ -127,7 +127,8 @@ def compare_rendered_depth(folder: Path) -> None:
     import OpenEXR
 
     with OpenEXR.File(str(folder / "rendered.exr")) as file:
-        channels = file.channels()
+        # One part up to 4.5, one a pass from 5.0 on.
+        channels = {name: c for part in file.parts for name, c in part.channels.items()}
         depth = next(c.pixels for name, c in channels.items() if name.endswith("Depth.Z"))
     source = 1.5 + 7.5 * np.load(folder / "depth.npy")
     seen = (depth < 1e9) & np.isfinite(source)
