@@ -32,7 +32,7 @@ def has_shape(cls: Any, context: bpy.types.Context) -> bool:
 
 
 class MARIGOLD_OT_show(bpy.types.Operator):
-    """Show the picture, the depth (red is near) or the uncertainty (bright is unsure) on the mesh"""
+    """Show the picture, the depth (red is near) or the uncertainty (bright is unsure)"""
 
     bl_idname = "marigold.show"
     bl_label = "Show"

@@ -75,18 +75,21 @@ def expected(folder: Path, **settings):
 
 @scenario
 def live_shape_is_the_engines_geometry(folder: Path, python: str) -> None:
+    from marigold_core.geometry import default_tear_ratio
+
     set_inputs = part("shape_inputs").set_inputs
     obj = depth_mesh(folder)
     default = expected(folder)
     cases = [
         ({}, {}),
         (dict(near=2.0, far=30.0), dict(near=2.0, far=30.0)),
-        (dict(field_of_view=np.radians(80.0), tear_ratio=1.3), dict(fov_degrees=80.0, tear_ratio=1.3)),
+        (dict(field_of_view=np.radians(80.0)), dict(fov_degrees=80.0)),
+        (dict(tear_ratio=1.3), dict(tear_ratio=1.3)),
         (dict(tear=False), dict(tear_ratio=np.inf)),
         # The relief scales the span from near to far.
         (dict(tear=True, relief=0.5), dict(far=16.0, tear_ratio=1.3)),
     ]
-    given = {}
+    given = {"tear_ratio": default_tear_ratio(48, 64)}  # it stays as the field of view changes
     for inputs, settings in cases:
         set_inputs(obj, **inputs)
         given = {**given, **settings}
@@ -356,9 +359,9 @@ def three_points_lie_on_the_ground(folder: Path, python: str) -> None:
         folder, filepath="", depth_filepath=str(folder / "floor.npy"), near=z.min(), far=z.max()
     )
     spots = [(0.1, 0.1), (0.9, 0.1), (0.5, 0.9)]
-    assert bpy.ops.marigold.align_ground(
-        point_1=spots[0], point_2=spots[1], point_3=spots[2]
-    ) == {"FINISHED"}
+    assert bpy.ops.marigold.align_ground(point_1=spots[0], point_2=spots[1], point_3=spots[2]) == {
+        "FINISHED"
+    }
     bpy.context.view_layer.update()
     _, points, _ = evaluated(obj)
     world = points @ np.array(obj.matrix_world.to_3x3()).T + np.array(obj.matrix_world.translation)

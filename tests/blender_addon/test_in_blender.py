@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from blender_addon.build import build
 from PIL import Image
 
+from blender_addon.build import build
 from marigold_core.depth import DepthMap
 
 HERE = Path(__file__).parent
@@ -75,10 +75,18 @@ def folder(tmp_path):
 
     smooth = np.kron(rng.random((3, 4, 3)), np.ones((16, 16, 1)))
     np.save(tmp_path / "upright.npy", smooth.astype(np.float32))
-    stored = {1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud,
-              5: lambda a: a.transpose(1, 0, 2), 6: np.rot90,
-              7: lambda a: np.rot90(a, 2).transpose(1, 0, 2), 8: lambda a: np.rot90(a, -1)}  # fmt: skip
-    for number, turn in stored.items():
+    # What the camera stored, by EXIF's numbers for how to turn it back.
+    stored = [
+        lambda a: a,
+        np.fliplr,
+        lambda a: np.rot90(a, 2),
+        np.flipud,
+        lambda a: a.transpose(1, 0, 2),
+        np.rot90,
+        lambda a: np.rot90(a, 2).transpose(1, 0, 2),
+        lambda a: np.rot90(a, -1),
+    ]
+    for number, turn in enumerate(stored, start=1):
         exif = Image.Exif()
         exif[0x0112] = number
         picture = Image.fromarray(np.ascontiguousarray((turn(smooth) * 255).astype(np.uint8)))
