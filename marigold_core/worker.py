@@ -248,14 +248,12 @@ def _failure(error: BaseException, method: str) -> tuple[int, str]:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    if "torch" not in sys.modules:
+    memory = sys.modules.get(f"{__package__}.memory")
+    if memory is None:  # torch is not there yet, or cannot be imported at all
         return isinstance(error, MemoryError)
-    from .memory import is_out_of_memory
-
     # `too_little_memory` is a MarigoldError with torch's own error as its cause.
-    return is_out_of_memory(error) or (
-        error.__cause__ is not None and is_out_of_memory(error.__cause__)
-    )
+    causes = [one for one in (error, error.__cause__) if one is not None]
+    return any(memory.is_out_of_memory(one) for one in causes)
 
 
 def main() -> None:

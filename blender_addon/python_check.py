@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Test: can this Python run the engine? It is asked, and never written to. No bpy."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .background_task import EnvironmentProblem, Task
+from .probe_python import MARK
+
+PROBE = Path(__file__).with_name("probe_python.py")
+# The lower ends of the engine's dependencies; OpenEXR is for files that the worker does not write.
+LOWEST = {
+    "torch": "2.6",
+    "diffusers": "0.33.1",
+    "transformers": "4.48.3",
+    "huggingface_hub": "0.27.1",
+    "safetensors": "0.4.5",
+    "numpy": "1.26.4",
+    "PIL": "11.3",
+    "tqdm": "4.66.5",
+}
+LOWEST_PYTHON = (3, 10)
+
+
+@dataclass(frozen=True)
+class PythonReport:
+    """What a Python has. ok: the engine runs in it. versions: of what could be imported.
+
+    problems: package -> what is wrong with it. device: "cuda" (ROCm is called so, too), "mps",
+    "cpu", or "" without torch. sentence: all that in one, for the user.
+    """
+
+    python: str
+    version: str
+    versions: dict[str, str] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+    device: str = ""
+    device_name: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    @property
+    def missing(self) -> list[str]:
+        return [package(name) for name, problem in self.problems.items() if problem == "is missing"]
+
+    @property
+    def sentence(self) -> str:
+        if self.ok:
+            device = f"{self.device} ({self.device_name})" if self.device_name else self.device
+            return (
+                f"Python {self.version}, torch {self.versions.get('torch')}, diffusers "
+                f"{self.versions.get('diffusers')}: ready, on {device}."
+            )
+        if self.missing and len(self.missing) == len(self.problems):
+            facts = f"lacks {', '.join(self.missing)}"
+        else:
+            each = (f"{package(name)} {problem}" for name, problem in self.problems.items())
+            facts = f"cannot run the engine: {'; '.join(each)}"
+        return f"This Python ({self.version}) {facts}; mend that, or let the add-on make one."
+
+
+def test_python(python: str | os.PathLike[str]) -> Task:
+    """Ask a Python what it has; the result is a PythonReport. Importing torch takes a while."""
+    return Task(lambda task: check_python(task, python))
+
+
+def check_python(task: Task, python: str | os.PathLike[str]) -> PythonReport:
+    """The same within another task. Raises EnvironmentProblem for what is no Python."""
+    task.tell(stage="test", detail="", fraction=None)
+    name = os.fspath(python)
+    if not Path(name).is_file():
+        raise EnvironmentProblem(f"There is no Python at {name}; choose its python executable.")
+    answers: list[str] = []
+
+    def heard(line: str) -> bool:
+        if line.startswith(MARK):
+            answers.append(line.removeprefix(MARK))
+        return not line.startswith(MARK)
+
+    status, lines = task.command([name, "-I", "-B", str(PROBE), *LOWEST], heard)
+    if not answers:
+        said = lines[-1] if lines else f"exit status {status}"
+        raise EnvironmentProblem(f"{name} did not answer as a Python does ({said[:200]}).")
+    found = json.loads(answers[-1])
+    problems = dict(found["problems"])
+    for module, version in found["versions"].items():
+        if version != "?" and numbers(version) < numbers(LOWEST[module]):
+            problems[module] = f"is {version}, and {LOWEST[module]} or newer is needed"
+    if numbers(found["python"]) < LOWEST_PYTHON:
+        problems = {"Python": f"is {found['python']}, and 3.10 or newer is needed"}
+    report = PythonReport(
+        name, found["python"], found["versions"], problems, found["device"], found["device_name"]
+    )
+    task.tell(line=report.sentence)
+    return report
+
+
+def package(module: str) -> str:
+    """What to install for a module."""
+    return "pillow" if module == "PIL" else module
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """ "2.13.0+cpu" -> (2, 13, 0): enough to compare releases."""
+    found = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(int(part) for part in found[0].split(".")) if found else ()
