@@ -94,7 +94,7 @@ def chosen_python() -> str:
     chosen = preferences()
     if chosen.python_source == "MADE":
         folder = environment_folder()
-        if environment_state(folder) != "ready":
+        if environment_state(folder) not in ("ready", "outdated"):
             raise MarigoldError(
                 "The engine's environment is not made yet; press Make in the add-on's preferences."
             )

@@ -138,10 +138,10 @@ class MarigoldPreferences(bpy.types.AddonPreferences):
         layout.prop(self, "proxy")
         state = environment_state(environment_folder())
         row = layout.row()
-        label = "Go On Making It" if state == "unfinished" else "Make"
+        label = {"unfinished": "Go On Making It", "outdated": "Renew"}.get(state, "Make")
         row.operator("marigold.make_environment", text=label, icon="IMPORT")
         row.operator("marigold.remove_environment", icon="TRASH")
-        if state == "ready":
+        if state in ("ready", "outdated"):
             layout.operator("marigold.test_python", icon="CHECKMARK")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import bpy
 
+from ..background_task import EnvironmentProblem
 from ..engine_parts import MarigoldError
 from ..engine_session import (
     activity,
@@ -20,15 +21,17 @@ from ..engine_session import (
     stop_engine,
     submit,
 )
-from ..environment import (
-    EnvironmentProblem,
-    environment_state,
-    make_environment,
-    remove_environment,
-    test_python,
-)
+from ..environment import environment_state, make_environment, remove_environment
+from ..python_check import test_python
 
 POLL_SECONDS = 0.2
+STAGES = {
+    "venv": "Making the environment",
+    "pip": "Renewing pip",
+    "download": "Downloading",
+    "install": "Installing",
+    "test": "Testing",
+}
 
 
 @dataclass
@@ -75,7 +78,8 @@ class Setup:
             self.words = task.error if self.failed else task.sentence
             self.words = self.words or ("Cancelled." if self.failed else "Done.")
         elif getattr(task, "stage", ""):
-            self.words = task.stage
+            stage = bpy.app.translations.pgettext_iface(STAGES.get(task.stage, task.stage))
+            self.words = f"{stage} {getattr(task, 'detail', '')}".rstrip()
         for window in bpy.context.window_manager.windows:
             for area in window.screen.areas:
                 if area.type == "PREFERENCES":
@@ -214,7 +218,7 @@ class MARIGOLD_OT_remove_environment(SetupOperator, bpy.types.Operator):
     def poll(cls, context: bpy.types.Context) -> bool:
         if not super().poll(context):
             return False
-        if environment_state(environment_folder()) not in ("ready", "unfinished"):
+        if environment_state(environment_folder()) in ("absent", "foreign"):
             cls.poll_message_set("There is no environment to remove")
             return False
         return True

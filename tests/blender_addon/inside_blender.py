@@ -430,6 +430,31 @@ def the_worker_makes_the_depth(folder: Path, python: str) -> None:
 
 
 @scenario
+def the_preferences_test_a_python(folder: Path, python: str) -> None:
+    setup = part("operators.environment").setup
+    use_engine(python)
+    assert bpy.ops.marigold.test_python() == {"FINISHED"}
+    assert "torch" in setup.words and "cpu" in setup.words and not setup.running
+    for path in (sys.executable, str(folder / "no" / "python")):
+        use_engine(path)
+        try:
+            bpy.ops.marigold.test_python()
+        except RuntimeError as error:
+            assert "Traceback" not in str(error)
+        else:
+            raise AssertionError(f"{path} passed")
+    chosen = bpy.context.preferences.addons[ADDON].preferences
+    chosen.python_source = "MADE"
+    assert not bpy.ops.marigold.remove_environment.poll()
+    # Nothing downloads while Blender is offline; from wheels on disk it may be made.
+    assert bpy.app.online_access is False and not bpy.ops.marigold.make_environment.poll()
+    chosen.wheel_folder = str(folder)
+    assert bpy.ops.marigold.make_environment.poll()
+    chosen.checkpoint = "v1-1"
+    assert not bpy.ops.marigold.download_checkpoint.poll()
+
+
+@scenario
 def a_killed_worker_is_a_sentence(folder: Path, python: str) -> None:
     import signal
 
