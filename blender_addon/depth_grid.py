@@ -150,9 +150,9 @@ def depth_grid(
     )
 
 
-def budget_in_words(vertices: int) -> str:
-    """What a mesh of so many vertices costs, for a panel: "1.0 M vertices, about 260 MB"."""
+def budget_in_words(vertices: int) -> tuple[str, str]:
+    """What a mesh of so many vertices is, for a panel: ("1.0 M", "260 MB")."""
     megabytes = vertices * BYTES_PER_VERTEX / 1e6
-    count = f"{vertices / 1e6:.1f} M" if vertices >= 1e5 else f"{vertices}"
     digits = 1 - int(math.floor(math.log10(max(megabytes, 1))))
-    return f"{count} vertices, about {round(megabytes, digits):g} MB"
+    count = f"{vertices / 1e6:.1f} M" if vertices >= 1e5 else f"{vertices}"
+    return count, f"{round(megabytes, digits):g} MB"

@@ -17,6 +17,8 @@ from .picture_material import shown, views
 from .run_settings import RUN_NAMES, copy_settings
 from .shape_inputs import holder, shape_modifier
 
+iface = bpy.app.translations.pgettext_iface
+
 SLIDERS = (
     ("Near", "Far", "Field of View", "Relief", "Flat Displacement"),
     ("Tear", "Tear Ratio", "Smoothing", "Resolution"),
@@ -78,7 +80,9 @@ class MARIGOLD_PT_run(MarigoldPanel, bpy.types.Panel):
                 layout.prop(settings, name)
             layout.separator()
         draw_settings(layout, settings, run=False)
-        layout.label(text="At most " + budget_in_words(settings.vertex_budget), icon="INFO")
+        count, memory = budget_in_words(settings.vertex_budget)
+        words = iface("At most {count} vertices, about {memory}")
+        layout.label(text=words.format(count=count, memory=memory), icon="INFO")
 
 
 class MARIGOLD_PT_shape(MarigoldPanel, bpy.types.Panel):
@@ -105,13 +109,14 @@ class MARIGOLD_PT_shape(MarigoldPanel, bpy.types.Panel):
             column.use_property_split = True
             for name in group:
                 owner, prop, _ = holder(modifier, name)
-                column.prop(owner, prop, text=bpy.app.translations.pgettext_iface(name))
+                column.prop(owner, prop, text=iface(name))
         row = layout.row(align=True)
         row.operator("marigold.camera", icon="CAMERA_DATA")
         row.operator("marigold.bake", icon="MESH_DATA")
         layout.operator("marigold.mark_asset", icon="ASSET_MANAGER")
-        count = f"{len(obj.data.vertices):,}"
-        layout.label(text=f"{count} vertices, built in {obj.get(SECONDS, 0):.2f} s", icon="INFO")
+        words = iface("{count} vertices, built in {seconds} s")
+        count, seconds = f"{len(obj.data.vertices):,}", f"{obj.get(SECONDS, 0):.2f}"
+        layout.label(text=words.format(count=count, seconds=seconds), icon="INFO")
 
 
 class MARIGOLD_PT_scale(MarigoldPanel, bpy.types.Panel):
@@ -129,7 +134,7 @@ class MARIGOLD_PT_scale(MarigoldPanel, bpy.types.Panel):
             row = layout.row(align=True)
             done = tuple(getattr(picked, f"point_{k}")) != UNPICKED
             icon = "CHECKMARK" if done else "EYEDROPPER"
-            text = bpy.app.translations.pgettext_iface("Point") + f" {k}"
+            text = iface("Point") + f" {k}"
             row.operator("marigold.pick_point", text=text, icon=icon).number = k
             if k < 3:
                 row.prop(picked, f"distance_{k}", text="")

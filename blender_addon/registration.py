@@ -10,7 +10,7 @@ import bpy
 from . import other_doors, panel, preferences, run_settings
 from .engine_session import activity, running_engine, stop_engine
 from .operators import depth_mesh, engine_run, environment, points, sequence, shape
-from .translations import TRANSLATIONS
+from .translations import translations
 
 CLASSES = (
     *run_settings.CLASSES,
@@ -37,10 +37,13 @@ def _before_another_file(*_: object) -> None:
 
 def register() -> None:
     for cls in CLASSES:
+        if issubclass(cls, bpy.types.Operator):
+            # Blender would show the docstring with its line breaks and its indentation.
+            cls.bl_description = " ".join((cls.__doc__ or "").split())
         bpy.utils.register_class(cls)
     bpy.types.Scene.marigold = bpy.props.PointerProperty(type=run_settings.MarigoldSettings)
     bpy.types.Object.marigold_points = bpy.props.PointerProperty(type=points.PickedPoints)
-    bpy.app.translations.register(__package__, TRANSLATIONS)
+    bpy.app.translations.register(__package__, translations())
     bpy.app.handlers.load_pre.append(_before_another_file)
     other_doors.add_menus()
 

@@ -16,6 +16,7 @@ import bpy
 from ..engine_parts import MarigoldError
 from ..engine_process import Job
 from ..engine_session import activity, running_engine
+from ..refusal import refuse
 
 Work = Generator[Job, None, None]
 TIMER_SECONDS = 0.05
@@ -38,11 +39,9 @@ class EngineRun:
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if activity.running:
-            cls.poll_message_set("Wait for the run that is going on, or cancel it with ESC")
-            return False
+            return refuse(cls, "Wait for the run that is going on, or cancel it with ESC")
         if context.mode != "OBJECT":
-            cls.poll_message_set("Leave edit mode first")
-            return False
+            return refuse(cls, "Leave edit mode first")
         return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:
@@ -157,8 +156,8 @@ class MARIGOLD_OT_cancel(bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if not activity.running:
-            cls.poll_message_set("Nothing is running")
-        return activity.running
+            return refuse(cls, "Nothing is running")
+        return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         activity.cancel_asked = True

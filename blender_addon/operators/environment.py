@@ -23,6 +23,7 @@ from ..engine_session import (
 )
 from ..environment import environment_state, make_environment, remove_environment
 from ..python_check import test_python
+from ..refusal import refuse
 
 POLL_SECONDS = 0.2
 STAGES = {
@@ -143,8 +144,7 @@ class SetupOperator:
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if setup.running or activity.running:
-            cls.poll_message_set("Wait for what is going on, or cancel it")
-            return False
+            return refuse(cls, "Wait for what is going on, or cancel it")
         return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:
@@ -166,8 +166,7 @@ class SetupOperator:
 def _may_download(cls: Any) -> bool:
     if bpy.app.online_access:
         return True
-    cls.poll_message_set("Blender is offline: allow online access in Preferences, System")
-    return False
+    return refuse(cls, "Blender is offline: allow online access in Preferences, System")
 
 
 class MARIGOLD_OT_test_python(SetupOperator, bpy.types.Operator):
@@ -192,8 +191,7 @@ class MARIGOLD_OT_make_environment(SetupOperator, bpy.types.Operator):
         if not super().poll(context):
             return False
         if environment_state(environment_folder()) == "ready":
-            cls.poll_message_set("It is made already; remove it to make it anew")
-            return False
+            return refuse(cls, "It is made already; remove it to make it anew")
         return bool(preferences().wheel_folder) or _may_download(cls)
 
     def begin(self) -> None:
@@ -219,8 +217,7 @@ class MARIGOLD_OT_remove_environment(SetupOperator, bpy.types.Operator):
         if not super().poll(context):
             return False
         if environment_state(environment_folder()) in ("absent", "foreign"):
-            cls.poll_message_set("There is no environment to remove")
-            return False
+            return refuse(cls, "There is no environment to remove")
         return True
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
@@ -243,8 +240,7 @@ class MARIGOLD_OT_download_checkpoint(SetupOperator, bpy.types.Operator):
         if not super().poll(context):
             return False
         if preferences().checkpoint.strip() in ("", "nano"):
-            cls.poll_message_set("The checkpoint nano is in the add-on already")
-            return False
+            return refuse(cls, "The checkpoint nano is in the add-on already")
         return _may_download(cls)
 
     def begin(self) -> None:
@@ -264,11 +260,9 @@ class MARIGOLD_OT_unload(bpy.types.Operator):
     def poll(cls, context: bpy.types.Context) -> bool:
         engine = running_engine()
         if engine is None or engine.state == "stopped":
-            cls.poll_message_set("The engine is not running")
-            return False
+            return refuse(cls, "The engine is not running")
         if activity.running:
-            cls.poll_message_set("Wait for the run that is going on, or cancel it with ESC")
-            return False
+            return refuse(cls, "Wait for the run that is going on, or cancel it with ESC")
         return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:

@@ -65,7 +65,9 @@ class MARIGOLD_OT_pick_point(bpy.types.Operator):
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         context.window_manager.modal_handler_add(self)
         context.window.cursor_modal_set("EYEDROPPER")
-        context.workspace.status_text_set("Click a point on the depth mesh    ESC: cancel")
+        context.workspace.status_text_set(
+            bpy.app.translations.pgettext_iface("Click a point on the depth mesh    ESC: cancel")
+        )
         return {"RUNNING_MODAL"}
 
     def modal(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:

@@ -11,6 +11,7 @@ import numpy as np
 from ..depth_object import SIZE, frame_scene
 from ..matched_camera import camera_of, matched_camera
 from ..picture_material import DEPTH_VIEW, PICTURE_VIEW, UNCERTAINTY_VIEW, UNLIT_VIEW, show, views
+from ..refusal import refuse
 from ..shape_inputs import shape_modifier
 
 PREVIEW_PIXELS = 256
@@ -20,14 +21,11 @@ def has_shape(cls: Any, context: bpy.types.Context) -> bool:
     """For `poll`: the active object is a depth mesh with its sliders."""
     obj = context.active_object
     if obj is None or SIZE not in obj:
-        cls.poll_message_set("Select a depth mesh first")
-        return False
+        return refuse(cls, "Select a depth mesh first")
     if shape_modifier(obj) is None:
-        cls.poll_message_set("This mesh is baked: it has no live shape any more")
-        return False
+        return refuse(cls, "This mesh is baked: it has no live shape any more")
     if context.mode != "OBJECT":
-        cls.poll_message_set("Leave edit mode first")
-        return False
+        return refuse(cls, "Leave edit mode first")
     return True
 
 
@@ -52,8 +50,7 @@ class MARIGOLD_OT_show(bpy.types.Operator):
     def poll(cls, context: bpy.types.Context) -> bool:
         obj = context.active_object
         if obj is None or not views(obj.active_material):
-            cls.poll_message_set("Select a depth mesh first")
-            return False
+            return refuse(cls, "Select a depth mesh first")
         return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:
@@ -133,8 +130,7 @@ class MARIGOLD_OT_mark_asset(bpy.types.Operator):
     def poll(cls, context: bpy.types.Context) -> bool:
         obj = context.active_object
         if obj is None or SIZE not in obj:
-            cls.poll_message_set("Select a depth mesh first")
-            return False
+            return refuse(cls, "Select a depth mesh first")
         return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:
