@@ -29,7 +29,8 @@ class Task:
 
     state: "running", "done", "failed" or "cancelled". stage: a word; detail: what of it, such as
     a file and its bytes. fraction: of the stage, 0 to 1, or None while unknown. lines: the last of
-    the log; log_file, once there is one, has all of it. result: what the function returned; error: one sentence.
+    the log; log_file, once there is one, has all of it. result: what the function returned;
+    error: one sentence.
     """
 
     def __init__(self, work: Callable[[Task], Any]) -> None:

@@ -49,7 +49,7 @@ BUILDS = {
     "cuda": Build("NVIDIA (CUDA)", "some gigabytes"),
     "rocm": Build("AMD (ROCm, Linux)", "some gigabytes"),
     "mps": Build("Apple (Metal)", "some hundred megabytes"),
-    "cpu": Build("Processor only", "some hundred megabytes"),
+    "cpu": Build("Processor only", "about 250 MB"),
 }
 
 

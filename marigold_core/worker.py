@@ -93,6 +93,7 @@ class Worker:
 
     def _listen(self) -> None:
         reader = MessageReader()
+        status = 0
         try:
             while data := os.read(self._source, 1 << 20):
                 for message in reader.feed(data):
@@ -100,11 +101,14 @@ class Worker:
             reader.close()
         except ProtocolError as error:
             self._refuse(None, PARSE_ERROR, str(error))
-            os._exit(2)
+            status = 2
         except OSError:
             pass  # Windows: the parent has gone
+        except BaseException as error:
+            traceback.print_exception(error, file=sys.stderr)
+            status = 3
         # Not sys.exit: a step may be running in the other thread, for nobody now.
-        os._exit(0)
+        os._exit(status)
 
     def _receive(self, message: Message) -> None:
         content = message.content
