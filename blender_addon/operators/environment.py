@@ -59,7 +59,7 @@ class Setup:
                 self.advance()
                 time.sleep(POLL_SECONDS / 4)
         else:
-            bpy.app.timers.register(self.advance)
+            bpy.app.timers.register(self.advance, persistent=True)
 
     def advance(self) -> float | None:
         """Returns the seconds to the next call, as Blender's timers want it; None ends them."""

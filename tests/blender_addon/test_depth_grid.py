@@ -130,7 +130,7 @@ def test_depth_frames_are_openexr(tmp_path):
 
 
 def test_the_budget_in_words():
-    assert budget_in_words(1_000_000) == ("1.0 M", "260 MB")
+    assert budget_in_words(1_000_000) == ("1.0 M", "250 MB")
     assert budget_in_words(4_000_000) == ("4.0 M", "1000 MB")
 
 
