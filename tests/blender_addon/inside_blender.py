@@ -180,7 +180,9 @@ def solid_is_closed(folder: Path, python: str) -> None:
 
 @scenario
 def rendered_depth_is_the_source(folder: Path, python: str) -> None:
-    obj = depth_mesh(folder, fov=np.radians(62.0), near=1.5, far=9.0)
+    waves = str(folder / "waves.npy")
+    obj = depth_mesh(folder, depth_filepath=waves, fov=np.radians(62.0), near=1.5, far=9.0)
+    part("shape_inputs").set_inputs(obj, tear=False)
     scene = bpy.context.scene
     assert scene.camera is not None and scene.camera.parent == obj
     assert (scene.render.resolution_x, scene.render.resolution_y) == (64, 48)
