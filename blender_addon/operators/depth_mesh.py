@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,7 @@ class MARIGOLD_OT_batch(EngineRun, RunSettings, bpy.types.Operator):
             raise MarigoldError(f"There is no picture in the folder {folder.name}.")
         collection_name = collection_for(context, folder.name).name
         place, failed = 0.0, []
+        width = 2 * self.far * math.tan(self.fov / 2)  # of the view at its far end
         for path in paths:
             try:
                 image = load_picture(str(path), pack=self.pack)
@@ -150,7 +152,7 @@ class MARIGOLD_OT_batch(EngineRun, RunSettings, bpy.types.Operator):
                 bpy.data.collections.get(collection_name), look=False,
             )  # fmt: skip
             obj.location.x = place
-            place += 1.2 * max(obj.dimensions.x, 1e-3) or self.far
+            place += 1.2 * width
         for sentence in failed:
             self.report({"WARNING"}, sentence)
         if len(failed) == len(paths):

@@ -178,14 +178,10 @@ def solid_is_closed(folder: Path, python: str) -> None:
     assert np.isclose(points[:, 2].min(), -5.2, rtol=1e-5)
 
 
-@scenario
-def rendered_depth_is_the_source(folder: Path, python: str) -> None:
-    waves = str(folder / "waves.npy")
-    obj = depth_mesh(folder, depth_filepath=waves, fov=np.radians(62.0), near=1.5, far=9.0)
-    part("shape_inputs").set_inputs(obj, tear=False)
+def render_depth(obj: bpy.types.Object, size: tuple[int, int], path: Path) -> None:
     scene = bpy.context.scene
     assert scene.camera is not None and scene.camera.parent == obj
-    assert (scene.render.resolution_x, scene.render.resolution_y) == (64, 48)
+    assert (scene.render.resolution_x, scene.render.resolution_y) == size
     scene.render.engine = "CYCLES"
     scene.cycles.samples = 1
     scene.cycles.pixel_filter_type = "BOX"
@@ -198,10 +194,26 @@ def rendered_depth_is_the_source(folder: Path, python: str) -> None:
         settings.media_type = "MULTI_LAYER_IMAGE"
     settings.file_format = "OPEN_EXR_MULTILAYER"
     settings.color_depth = "32"
-    scene.render.filepath = str(folder / "rendered.exr")
+    scene.render.filepath = str(path)
+    bpy.ops.render.render(write_still=True)
+
+
+@scenario
+def rendered_depth_is_the_source(folder: Path, python: str) -> None:
+    waves = np.load(folder / "waves.npy")
+    np.save(folder / "upright_waves.npy", np.ascontiguousarray(waves.T))
+    settings = dict(fov=np.radians(62.0), near=1.5, far=9.0)
+    obj = depth_mesh(folder, depth_filepath=str(folder / "waves.npy"), **settings)
+    part("shape_inputs").set_inputs(obj, tear=False)
     # Whoever moves the mesh moves its camera.
     obj.location, obj.rotation_euler = (3, -2, 1), (1.2, 0.3, 2.0)
-    bpy.ops.render.render(write_still=True)
+    render_depth(obj, (64, 48), folder / "rendered.exr")
+    obj.hide_render = True
+    portrait = depth_mesh(
+        folder, filepath="", depth_filepath=str(folder / "upright_waves.npy"), **settings
+    )
+    part("shape_inputs").set_inputs(portrait, tear=False)
+    render_depth(portrait, (48, 64), folder / "rendered_upright.exr")
 
 
 @scenario
@@ -469,6 +481,32 @@ def a_killed_worker_is_a_sentence(folder: Path, python: str) -> None:
     assert job.state == "failed" and len(job.error.splitlines()) == 1, job
     depth_mesh(folder, depth_filepath="", num_inference_steps=1)
     assert len(meshes()) == 1
+
+
+@scenario
+def a_run_ends_with_its_file_and_with_the_add_on(folder: Path, python: str) -> None:
+    import time
+
+    import addon_utils
+
+    use_engine(python)
+    session = part("engine_session")
+    params = {"model": session.model(), "image": str(folder / "picture.png")}
+    job = session.submit("depth", {**params, "ensemble_size": 20})
+    session.activity.begin("Depth Mesh", 1)
+    empty_scene()
+    assert job.state == "cancelled" and not session.activity.running
+    job = session.submit("depth", params)
+    session.engine().wait(job)
+    assert job.state == "done", job.error
+    session.submit("depth", {**params, "ensemble_size": 20})
+    process = session.running_engine().pid
+    addon_utils.disable(ADDON)
+    assert session.running_engine() is None
+    end = time.monotonic() + 10
+    while Path(f"/proc/{process}").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{process}/cwd").exists(), "the worker outlived the add-on"
 
 
 @scenario
