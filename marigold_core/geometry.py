@@ -99,6 +99,27 @@ def default_tear_ratio(
     return float(min(max(ratio, 1.02), 1.25))
 
 
+def grid_lines(
+    height: int, width: int, max_vertices: int | None = MAX_VERTICES
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows and columns of a map that `depth_to_mesh` keeps, two int64 vectors.
+
+    Evenly spread, first and last among them; all where the map has no more than `max_vertices`
+    pixels or that is None. Raises MarigoldError for fewer than 4.
+    """
+    n_rows, n_columns = height, width
+    if max_vertices is not None and height * width > max_vertices:
+        if max_vertices < 4:
+            raise MarigoldError(f"A mesh of {max_vertices} vertices has no face; allow 4 or more.")
+        stride = math.sqrt(height * width / max_vertices)
+        n_rows = max(2, int(height / stride))
+        n_columns = max(2, min(int(width / stride), max_vertices // n_rows))
+        n_rows = min(n_rows, max_vertices // n_columns)
+    rows = np.rint(np.linspace(0, height - 1, n_rows)).astype(np.int64)
+    columns = np.rint(np.linspace(0, width - 1, n_columns)).astype(np.int64)
+    return rows, columns
+
+
 @dataclass(frozen=True, eq=False)
 class Mesh:
     """A textured grid mesh in camera space; the picture's camera is at the origin.
@@ -167,7 +188,7 @@ def depth_to_mesh(
         raise MarigoldError(
             f"A depth map of {width}x{height} pixels has no faces; a mesh needs at least 2x2."
         )
-    rows, columns = _thinned(height, width, max_vertices)
+    rows, columns = grid_lines(height, width, max_vertices)
     stride = max((height - 1) / (len(rows) - 1), (width - 1) / (len(columns) - 1))
     if tear_ratio is None:
         tear_ratio = default_tear_ratio(height, width, fov_degrees, stride)
@@ -242,23 +263,6 @@ def _points(
         points[..., 1] = z * ((rows + 0.5 - k[1, 2]) / k[1, 1]).astype(np.float32)[:, None]
     points[..., 2] = z
     return points
-
-
-def _thinned(
-    height: int, width: int, max_vertices: int | None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The rows and columns to keep: evenly spread, first and last among them."""
-    n_rows, n_columns = height, width
-    if max_vertices is not None and height * width > max_vertices:
-        if max_vertices < 4:
-            raise MarigoldError(f"A mesh of {max_vertices} vertices has no face; allow 4 or more.")
-        stride = math.sqrt(height * width / max_vertices)
-        n_rows = max(2, int(height / stride))
-        n_columns = max(2, min(int(width / stride), max_vertices // n_rows))
-        n_rows = min(n_rows, max_vertices // n_columns)
-    rows = np.rint(np.linspace(0, height - 1, n_rows)).astype(np.int64)
-    columns = np.rint(np.linspace(0, width - 1, n_columns)).astype(np.int64)
-    return rows, columns
 
 
 def _whole_faces(

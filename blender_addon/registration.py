@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What Blender is told of, and what it is rid of again."""
+
+from __future__ import annotations
+
+import sys
+
+import bpy
+
+from . import other_doors, panel, preferences, run_settings
+from .engine_session import activity, running_engine, stop_engine
+from .operators import depth_mesh, engine_run, environment, points, sequence, shape
+from .translations import translations
+
+CLASSES = (
+    *run_settings.CLASSES,
+    *points.CLASSES,
+    *shape.CLASSES,
+    *engine_run.CLASSES,
+    *depth_mesh.CLASSES,
+    *sequence.CLASSES,
+    *environment.CLASSES,
+    *preferences.CLASSES,
+    *panel.CLASSES,
+    *other_doors.CLASSES,
+)
+
+
+@bpy.app.handlers.persistent
+def _before_another_file(*_: object) -> None:
+    """What runs belongs to the file that goes; the worker stays warm for the next."""
+    engine = running_engine()
+    if engine is not None:
+        engine.cancel()
+    activity.end()
+
+
+def register() -> None:
+    for cls in CLASSES:
+        if issubclass(cls, bpy.types.Operator):
+            # Blender would show the docstring with its line breaks and its indentation.
+            cls.bl_description = " ".join((cls.__doc__ or "").split())
+        bpy.utils.register_class(cls)
+    bpy.types.Scene.marigold = bpy.props.PointerProperty(type=run_settings.MarigoldSettings)
+    bpy.types.Object.marigold_points = bpy.props.PointerProperty(type=points.PickedPoints)
+    bpy.app.translations.register(__package__, translations())
+    bpy.app.handlers.load_pre.append(_before_another_file)
+    other_doors.add_menus()
+
+
+def unregister() -> None:
+    environment.setup.cancel()
+    stop_engine()
+    other_doors.remove_menus()
+    bpy.app.handlers.load_pre.remove(_before_another_file)
+    bpy.app.translations.unregister(__package__)
+    del bpy.types.Object.marigold_points
+    del bpy.types.Scene.marigold
+    for cls in reversed(CLASSES):
+        bpy.utils.unregister_class(cls)
+    # An update brings another wheel, and Blender forgets the add-on's modules alone.
+    for name in [name for name in sys.modules if name.split(".")[0] == "marigold_core"]:
+        del sys.modules[name]

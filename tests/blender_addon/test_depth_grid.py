@@ -1,0 +1,145 @@
+"""The add-on's parts without bpy: grid arrays, calibration, OpenEXR."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from blender_addon.calibration import calibrated_range, placed, upright
+from blender_addon.depth_grid import HOLE, budget_in_words, depth_grid
+from blender_addon.exr_file import exr_bytes, exr_channels
+from marigold_core.errors import MarigoldError
+from marigold_core.geometry import depth_to_mesh
+
+ROOT = Path(__file__).parents[2]
+sizes = st.integers(2, 40)
+
+
+@settings(max_examples=40, deadline=None)
+@given(sizes, sizes, st.integers(4, 2000), st.integers(0, 2**32 - 1))
+def test_the_grid_is_depth_to_mesh_in_blenders_axes(height, width, budget, seed):
+    depth = np.random.default_rng(seed).random((height, width)).astype(np.float32)
+    grid = depth_grid(depth, max_vertices=budget)
+    mesh = depth_to_mesh(depth, tear_ratio=math.inf, max_vertices=budget)
+    assert np.allclose(grid.positions, mesh.vertices * [1, -1, -1], rtol=1e-6)
+    assert np.allclose(grid.uvs, mesh.uvs)
+    assert (grid.quads() == mesh.faces).all()
+    assert (grid.d == depth.ravel()[mesh.pixels]).all()
+    corners = grid.d[grid.quads()]
+    assert (grid.nearest == corners.min(axis=1)).all()
+    assert (grid.furthest == corners.max(axis=1)).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(sizes, sizes)
+def test_every_edge_of_a_quad_joins_its_corners(height, width):
+    grid = depth_grid(np.zeros((height, width), dtype=np.float32))
+    quads, edges = grid.quads(), grid.edges()
+    ends = edges[grid.quad_edges()]
+    corners = np.stack([quads, np.roll(quads, -1, axis=1)], axis=-1)
+    assert (np.sort(ends, axis=-1) == np.sort(corners, axis=-1)).all()
+    assert len(np.unique(np.sort(edges, axis=1), axis=0)) == len(edges)
+    assert set(grid.quad_edges().ravel()) == set(range(len(edges)))
+
+
+def test_holes_tear_and_stay_finite():
+    depth = np.full((4, 5), 0.5, dtype=np.float32)
+    depth[0, 0], depth[3, 4] = np.nan, np.inf
+    mask = np.ones((4, 5), dtype=bool)
+    mask[3, 0] = False
+    grid = depth_grid(depth, mask=mask, uncertainty=depth)
+    holes = np.flatnonzero(grid.d > HOLE / 2)
+    assert holes.tolist() == [0, 15, 19]
+    assert (grid.furthest > HOLE / 2).sum() == 3
+    for values in (grid.positions, grid.d, grid.uncertainty):
+        assert np.isfinite(values).all()
+    with pytest.raises(MarigoldError, match="no usable pixel"):
+        depth_grid(depth, mask=np.zeros((4, 5), dtype=bool))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.floats(0.1, 10), st.floats(0.5, 50), st.floats(0, 0.4), st.floats(0.6, 1),
+    st.floats(-1, 1), st.floats(-1, 1),
+)  # fmt: skip
+def test_two_distances_give_back_the_range(near, span, d1, d2, x, y):
+    d = np.array([d1, d2])
+    rays = [(x, y, -1.0), (y, -x, -1.0)]
+    z = near + d * span
+    distances = [float(z[k] * np.linalg.norm(rays[k])) for k in (0, 1)]
+    assert np.allclose(calibrated_range(d, rays, distances), [near, near + span], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "d, distances, words",
+    [
+        ([0.5, 0.5], [1, 2], "equally deep"),
+        ([0.2, 0.8], [4, 2], "exchange"),
+        ([0.4, 0.5], [1, 9], "behind the camera"),
+        ([0.2, HOLE], [1, 2], "mask"),
+        ([0.2, 0.8], [0, 2], "above 0"),
+    ],
+)
+def test_impossible_distances_are_a_sentence(d, distances, words):
+    with pytest.raises(MarigoldError, match=words):
+        calibrated_range(d, [(0, 0, -1)] * 2, distances)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_the_ground_lies_flat_below_the_camera(seed):
+    rng = np.random.default_rng(seed)
+    points, camera = rng.normal(size=(3, 3)), rng.normal(size=3)
+    normal = np.cross(points[1] - points[0], points[2] - points[0])
+    if np.linalg.norm(normal) < 0.1 or abs((camera - points[0]) @ normal) < 0.1:
+        return
+    transform = upright(points, camera)
+    turned = points @ transform[:3, :3].T + transform[:3, 3]
+    assert np.allclose(turned[:, 2], 0, atol=1e-9)
+    assert (transform[:3, :3] @ camera + transform[:3, 3])[2] > 0
+    assert np.allclose(transform[:3, :3] @ transform[:3, :3].T, np.eye(3), atol=1e-9)
+    assert np.isclose(np.linalg.det(transform[:3, :3]), 1)
+
+
+def test_metric_depth_keeps_its_metres():
+    depth = np.array([[2.0, 4.0], [3.0, np.nan]], dtype=np.float32)
+    d, near, far = placed(depth, 1, 5, scale_invariant=False, shift_invariant=False)
+    assert (near, far) == (2, 4) and np.allclose(d[0], [0, 1]) and np.isnan(d[1, 1])
+    _, near, far = placed(depth / 4, 1, 8, shift_invariant=False)
+    assert (near, far) == (4, 8)
+    assert placed(depth, 1, 5)[1:] == (1, 5)
+
+
+def test_depth_frames_are_openexr(tmp_path):
+    openexr = pytest.importorskip("OpenEXR")
+    values = np.random.default_rng(0).normal(size=(7, 11)).astype(np.float32)
+    path = tmp_path / "depth.exr"
+    path.write_bytes(exr_bytes(values))
+    with openexr.File(str(path)) as file:
+        assert (file.channels()["Y"].pixels == values).all()
+    assert exr_channels(path) == {"Y"}
+    path.write_bytes(b"\x76\x2f\x31\x01channels\0chlist\0")
+    assert exr_channels(path) == set()
+
+
+def test_the_budget_in_words():
+    assert budget_in_words(1_000_000) == ("1.0 M", "250 MB")
+    assert budget_in_words(4_000_000) == ("4.0 M", "1000 MB")
+
+
+def test_these_parts_need_numpy_alone():
+    code = (
+        "import sys, blender_addon.calibration, blender_addon.exr_file, blender_addon\n"
+        "print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert not {"bpy", "torch", "PIL"} & set(run.stdout.split())

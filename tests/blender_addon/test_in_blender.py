@@ -1,0 +1,150 @@
+"""The built zip in a real Blender: installed, run, rendered, exported.
+
+    BLENDER_PYTHON=/path/to/python-with-bpy python -m pytest -m slow tests/blender_addon
+
+BLENDER_PYTHON is a Python with `bpy` from PyPI; without it this Python's own bpy is used.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from blender_addon.build import build
+from marigold_core.depth import DepthMap
+
+HERE = Path(__file__).parent
+INSIDE = HERE / "inside_blender.py"
+BLENDER_PYTHON = os.environ.get("BLENDER_PYTHON") or (
+    sys.executable if importlib.util.find_spec("bpy") else None
+)
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BLENDER_PYTHON is None, reason="BLENDER_PYTHON names no Python with bpy"),
+]
+
+
+def names() -> list[str]:
+    """The scenarios of the program, which imports bpy and so cannot be imported here."""
+    tree = ast.parse(INSIDE.read_text(encoding="utf-8"))
+    return [
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef)
+        and any(isinstance(d, ast.Name) and d.id == "scenario" for d in node.decorator_list)
+    ]
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("extension"))
+
+
+def scene(height: int = 48, width: int = 64) -> np.ndarray:
+    """A floor, a wall, a box before them, a hole."""
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    depth = np.minimum(0.9, 0.25 * height / np.maximum(y - height * 0.3, 1) + 0.005 * x / width)
+    depth[20:40, 20:40] = 0.2 + 0.002 * (x[20:40, 20:40] - 20)
+    depth[:6, 50:] = np.nan
+    return depth.astype(np.float32)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rng = np.random.default_rng(0)
+    colours = (rng.random((48, 64, 3)) * 255).astype(np.uint8)
+    Image.fromarray(colours).save(tmp_path / "picture.png")
+    np.save(tmp_path / "depth.npy", scene())
+    # Slopes everywhere: on flat depth a camera that looks beside the pixel sees the same.
+    y, x = np.mgrid[0:48, 0:64].astype(np.float32)
+    np.save(tmp_path / "waves.npy", 0.5 + 0.2 * np.sin(x / 5) * np.cos(y / 6) + 0.004 * y)
+    for k in (7, 8, 9):
+        Image.fromarray(np.roll(colours, k, axis=1)).save(tmp_path / f"frame_{k}.png")
+
+    plain = (0.1 + 0.8 * rng.random((30, 40))).astype(np.float32)
+    np.save(tmp_path / "metres.npy", 2 + 3 * scene_of_shape(tmp_path, plain))
+    for suffix in ("png", "exr", "tif", "npy"):
+        DepthMap(plain).save(tmp_path / f"plain.{suffix}")
+    write_z_alone(tmp_path / "z_alone.exr", plain)
+
+    smooth = np.kron(rng.random((3, 4, 3)), np.ones((16, 16, 1)))
+    np.save(tmp_path / "upright.npy", smooth.astype(np.float32))
+    # What the camera stored, by EXIF's numbers for how to turn it back.
+    stored = [
+        lambda a: a,
+        np.fliplr,
+        lambda a: np.rot90(a, 2),
+        np.flipud,
+        lambda a: a.transpose(1, 0, 2),
+        np.rot90,
+        lambda a: np.rot90(a, 2).transpose(1, 0, 2),
+        lambda a: np.rot90(a, -1),
+    ]
+    for number, turn in enumerate(stored, start=1):
+        exif = Image.Exif()
+        exif[0x0112] = number
+        picture = Image.fromarray(np.ascontiguousarray((turn(smooth) * 255).astype(np.uint8)))
+        picture.save(tmp_path / f"turned_{number}.jpg", exif=exif, quality=95)
+    return tmp_path
+
+
+def scene_of_shape(folder: Path, depth: np.ndarray) -> np.ndarray:
+    """`metres.npy` goes with the picture of 64 x 48."""
+    y, x = np.mgrid[0:48, 0:64]
+    return depth[y * 30 // 48, x * 40 // 64]
+
+
+def write_z_alone(path: Path, depth: np.ndarray) -> None:
+    import OpenEXR
+
+    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    with OpenEXR.File(header, {"Z": depth}) as file:
+        file.write(str(path))
+
+
+def run(name: str, archive: Path, folder: Path) -> str:
+    resources = folder / "blender"
+    resources.mkdir()
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "BLENDER"))
+    }
+    environment |= {"BLENDER_USER_RESOURCES": str(resources), "OMP_NUM_THREADS": "1"}
+    command = [BLENDER_PYTHON, str(INSIDE), name, str(archive), str(folder), sys.executable]
+    child = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
+    words = child.stdout + child.stderr
+    assert child.returncode == 0 and f"PASSED {name}" in child.stdout, words[-4000:]
+    return words
+
+
+@pytest.mark.parametrize("name", names())
+def test_scenario(name, archive, folder):
+    run(name, archive, folder)
+    if name == "rendered_depth_is_the_source":
+        compare_rendered_depth(folder / "rendered.exr", folder / "waves.npy")
+        compare_rendered_depth(folder / "rendered_upright.exr", folder / "upright_waves.npy")
+
+
+def compare_rendered_depth(rendered: Path, waves: Path) -> None:
+    import OpenEXR
+
+    with OpenEXR.File(str(rendered)) as file:
+        # One part up to 4.5, one a pass from 5.0 on.
+        channels = {name: c for part in file.parts for name, c in part.channels.items()}
+        depth = next(c.pixels for name, c in channels.items() if name.endswith("Depth.Z"))
+    source = 1.5 + 7.5 * np.load(waves)
+    seen = depth < 1e9
+    assert seen.mean() > 0.9  # the mesh ends at the centres of the outer pixels
+    error = np.abs(depth - source)[seen] / source[seen]
+    print(f"{rendered.name}: median relative error {np.median(error):.1e}")
+    assert np.median(error) <= 1e-4
