@@ -67,8 +67,8 @@ class DepthToMesh(io.ComfyNode):
                     min=0.0,
                     max=100.0,
                     step=0.01,
-                    tooltip="Leave out a face when its far end is more than so many times as far as "
-                    "its near end. 0 chooses by the size of the map; 100 tears nothing.",
+                    tooltip="Leave out a face when its far end is more than so many times as far "
+                    "as its near end. 0 chooses by the size of the map; 100 tears nothing.",
                 ),
                 io.Int.Input(
                     "max_vertices",
@@ -168,7 +168,7 @@ class DepthToMesh(io.ComfyNode):
 
 
 def core_mesh(mesh: Mesh) -> Any:
-    """ComfyUI's MESH: vertices and faces; where it has them, texture coordinates and the texture."""
+    """ComfyUI's MESH: vertices, faces; where it has them, texture coordinates and the texture."""
     parts: dict[str, Any] = {
         "vertices": torch.from_numpy(mesh.vertices * TO_GLTF)[None],
         "faces": torch.from_numpy(mesh.triangles.astype(np.int64))[None],

@@ -40,7 +40,7 @@ class EnsemblePredictions(io.ComfyNode):
                 io.Image.Output(
                     "uncertainty",
                     display_name="uncertainty",
-                    tooltip="How far the predictions lie apart, white = 1, the depth's whole range. "
+                    tooltip="How far the predictions lie apart; white is the depth's whole range. "
                     "Black for a single prediction.",
                 ),
                 io.Mask.Output(

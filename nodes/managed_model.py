@@ -17,6 +17,10 @@ from ..marigold_core.resize import processing_size
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
+class MarigoldNetworks(nn.ModuleDict):
+    """Both networks as the one module that ComfyUI's manager takes, with a name for its log."""
+
+
 @dataclass(frozen=True)
 class ManagedModel:
     """The value of MARIGOLD_MODEL. marigold's networks lie where ComfyUI has put them."""
@@ -28,7 +32,7 @@ class ManagedModel:
     @classmethod
     def of(cls, name: str, checkpoint: Checkpoint) -> ManagedModel:
         """Around networks on the offload device."""
-        networks = nn.ModuleDict({"unet": checkpoint.unet, "vae": checkpoint.vae})
+        networks = MarigoldNetworks({"unet": checkpoint.unet, "vae": checkpoint.vae})
         patcher = ModelPatcher(
             networks,
             load_device=comfy.model_management.get_torch_device(),

@@ -61,8 +61,8 @@ class NormalizeDepth(io.ComfyNode):
                 io.Boolean.Input(
                     "sequence",
                     default=False,
-                    tooltip="For frames of one clip: each is aligned to the one before, and all get "
-                    "one range, so that the depth does not flicker.",
+                    tooltip="For frames of one clip: each is aligned to the one before, and all "
+                    "get one range, so that the depth does not flicker.",
                 ),
                 io.Float.Input(
                     "low_percentile",

@@ -18,7 +18,7 @@ def pictures(image: Tensor) -> list[NDArray[np.float32]]:
     """IMAGE (B, H, W, C) of any float type -> B arrays (H, W, 3); an alpha channel is left out."""
     if image.ndim != 4 or not image.numel():
         raise MarigoldError(
-            f"The image has the shape {tuple(image.shape)}; connect an IMAGE with at least one pixel."
+            f"The image has the shape {tuple(image.shape)}; connect an IMAGE with some pixels."
         )
     rgb = image[..., :3].float().cpu()
     if rgb.shape[-1] < 3:
@@ -42,8 +42,8 @@ def masks(mask: Tensor | None, images: Sequence[NDArray[np.float32]]) -> list[ND
         mask = mask[None]
     if mask.ndim != 3 or not mask.numel():
         raise MarigoldError(
-            f"The mask has the shape {tuple(mask.shape)}, so it has no pixel; connect a mask of the "
-            "image's size, or none."
+            f"The mask has the shape {tuple(mask.shape)}, so it has no pixel; connect a mask of "
+            "the image's size, or none."
         )
     if len(mask) not in (1, len(images)):
         raise MarigoldError(
