@@ -30,9 +30,9 @@ class LoadMarigold(io.ComfyNode):
                     options=choices(),
                     default="nano",
                     tooltip="nano is bundled, small, and for trying out. Folders in "
-                    "models/marigold and models/diffusers are listed by name. v1-1, v1-0, lcm and e2e are the "
-                    "published ones: about 5 GB (2.6 GB in fp16), downloaded when the node first "
-                    "runs with one chosen.",
+                    "models/marigold and models/diffusers are listed by name. v1-1, v1-0, lcm "
+                    "and e2e are the published ones: about 5 GB (2.6 GB in fp16), downloaded when "
+                    "the node first runs with one chosen.",
                 ),
                 io.Combo.Input(
                     "precision",
