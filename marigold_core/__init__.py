@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .checkpoints import Checkpoint, CheckpointInfo, inspect_checkpoint, load_checkpoint
     from .depth import DepthMap, colorize, normalize_depth, read_depth
-    from .engine import Marigold
+    from .engine import Marigold, merge_predictions
     from .ensemble import align_sequence, ensemble_depth
     from .errors import Cancelled, CheckpointError, MarigoldError
     from .geometry import Mesh, depth_to_mesh
@@ -39,6 +39,7 @@ _HOMES = {
     "ensemble_depth": "ensemble",
     "inspect_checkpoint": "checkpoints",
     "load_checkpoint": "checkpoints",
+    "merge_predictions": "engine",
     "normalize_depth": "depth",
     "read_depth": "depth",
     "read_image": "images",
@@ -60,6 +61,7 @@ __all__ = [
     "ensemble_depth",
     "inspect_checkpoint",
     "load_checkpoint",
+    "merge_predictions",
     "normalize_depth",
     "read_depth",
     "read_image",

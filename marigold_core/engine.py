@@ -163,30 +163,13 @@ class Marigold(LatentDiffusion):
             generator, latents, batch_size, timestep_spacing, callback,
         )  # fmt: skip
         del picture
-        small_size = predictions.shape[1], predictions.shape[2]
-        small_mask = None if used is None else resize_mask(used, small_size)
-        with self._timed(seconds, "ensemble"):
-            depth, uncertainty = ensemble_depth(
-                predictions,
-                method=ensemble_method,
-                reduction=reduction,
-                scale_invariant=self.scale_invariant,
-                shift_invariant=self.shift_invariant,
-                mask=None if small_mask is None else small_mask.to(predictions.device),
-            )
-        with self._timed(seconds, "resize"):
-            size = full_size if match_input_resolution else small_size
-            if small_mask is not None and not match_input_resolution:
-                used = small_mask.numpy()
-            depth = resize_map(depth, size)
-            # Masked pixels can fall outside the range that the others were aligned to.
-            depth = depth.clamp(0, 1 if self.shift_invariant else None)
-            if uncertainty is not None:
-                uncertainty = resize_map(uncertainty, size)
-        return DepthMap(
-            depth.numpy(),
-            None if uncertainty is None else uncertainty.numpy(),
+        return merge_predictions(
+            predictions,
+            full_size,
             mask=used,
+            match_input_resolution=match_input_resolution,
+            ensemble_method=ensemble_method,
+            reduction=reduction,
             scale_invariant=self.scale_invariant,
             shift_invariant=self.shift_invariant,
             seconds=seconds,
@@ -254,13 +237,13 @@ class Marigold(LatentDiffusion):
         total = members * len(table.timesteps)
         report = Reporter(callback, total + members, self.device) if callback else None
 
-        with self._timed(seconds, "encode"):
+        with timed(seconds, "encode", self.device):
             image_latent = self.encode(to_pixels(picture, (height, width), self.vae_factor))
-        with self._timed(seconds, "denoise"):
+        with timed(seconds, "denoise", self.device):
             latents = self._denoise(image_latent, latents, table, generator, batch_size, report)
         if report:
             report.before = total
-        with self._timed(seconds, "decode"):
+        with timed(seconds, "decode", self.device):
             # A tensor made in inference mode could not be changed in place by its owner.
             return self._decode(latents, report)[:, :height, :width].clone()
 
@@ -289,15 +272,66 @@ class Marigold(LatentDiffusion):
             )
         return torch.zeros(shape, device=self.device)
 
-    @contextmanager
-    def _timed(self, seconds: dict[str, float], stage: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        elif self.device.type == "mps":
-            torch.mps.synchronize()
-        seconds[stage] = time.perf_counter() - began
+
+def merge_predictions(
+    predictions: Tensor,
+    size: tuple[int, int],
+    *,
+    mask: NDArray[np.bool_] | None = None,
+    match_input_resolution: bool = True,
+    ensemble_method: str = "closed_form",
+    reduction: str = "median",
+    scale_invariant: bool = True,
+    shift_invariant: bool = True,
+    seconds: dict[str, float] | None = None,
+) -> DepthMap:
+    """What `predict` gives, (N, h, w), to one depth map: `ensemble_depth`, then the picture's size.
+
+    size: (H, W) of the picture, or, with match_input_resolution False, not used. mask: bool of that
+    size. The invariances are the checkpoint's. seconds: takes what ensemble and resize took.
+    Raises MarigoldError as `ensemble_depth` does.
+    """
+    seconds = {} if seconds is None else seconds
+    device = predictions.device
+    small_size = predictions.shape[1], predictions.shape[2]
+    small_mask = None if mask is None else resize_mask(mask, small_size)
+    with timed(seconds, "ensemble", device):
+        depth, uncertainty = ensemble_depth(
+            predictions,
+            method=ensemble_method,
+            reduction=reduction,
+            scale_invariant=scale_invariant,
+            shift_invariant=shift_invariant,
+            mask=None if small_mask is None else small_mask.to(device),
+        )
+    with timed(seconds, "resize", device):
+        if small_mask is not None and not match_input_resolution:
+            mask = small_mask.numpy()
+        size = size if match_input_resolution else small_size
+        # Masked pixels can fall outside the range that the others were aligned to.
+        depth = resize_map(depth, size).clamp(0, 1 if shift_invariant else None)
+        if uncertainty is not None:
+            uncertainty = resize_map(uncertainty, size)
+    return DepthMap(
+        depth.numpy(),
+        None if uncertainty is None else uncertainty.numpy(),
+        mask=mask,
+        scale_invariant=scale_invariant,
+        shift_invariant=shift_invariant,
+        seconds=seconds,
+    )
+
+
+@contextmanager
+def timed(seconds: dict[str, float], stage: str, device: torch.device) -> Iterator[None]:
+    """Note what the block took, its work on the device included."""
+    began = time.perf_counter()
+    yield
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+    seconds[stage] = time.perf_counter() - began
 
 
 def default_device() -> torch.device:

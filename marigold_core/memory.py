@@ -36,15 +36,19 @@ def free_memory(device: torch.device) -> int:
     return int((free + unused) * HEADROOM)
 
 
+def unet_activations(unet: Any, latent_pixels: int) -> int:
+    """Bytes that one member takes in the U-Net beside the weights, at most."""
+    channels = unet.config.block_out_channels[0]
+    itemsize = next(unet.parameters()).element_size()
+    return UNET_ACTIVATIONS * channels * latent_pixels * itemsize
+
+
 def unet_batch(unet: Any, latent_pixels: int, members: int, device: torch.device) -> int:
     """How many of `members` to denoise at once, from the memory that is free now; at least 1.
 
     Batches are evened out (10 members, 8 fit: 5 and 5), which costs no time and less memory.
     """
-    channels = unet.config.block_out_channels[0]
-    itemsize = next(unet.parameters()).element_size()
-    each = UNET_ACTIVATIONS * channels * latent_pixels * itemsize
-    fit = max(1, free_memory(device) // each)
+    fit = max(1, free_memory(device) // unet_activations(unet, latent_pixels))
     if device.type == "cpu":
         fit = min(fit, LARGEST_CPU_BATCH)
     return math.ceil(members / math.ceil(members / fit))

@@ -1,0 +1,38 @@
+"""ComfyUI's door: one node a file, and the parts that they share. They translate, and the engine
+computes."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .colorize_depth import ColorizeDepth
+from .depth_from_image import DepthFromImage
+from .depth_to_mesh import DepthToMesh
+from .ensemble import EnsemblePredictions
+from .estimate_depth import EstimateDepth
+from .load_marigold import LoadMarigold
+from .marigold_depth import MarigoldDepth
+from .model_folders import register_folder
+from .normalize_depth import NormalizeDepth
+from .save_depth import SaveDepth
+
+NODES: list[type[io.ComfyNode]] = [
+    LoadMarigold,
+    EstimateDepth,
+    EnsemblePredictions,
+    NormalizeDepth,
+    DepthFromImage,
+    DepthToMesh,
+    SaveDepth,
+    ColorizeDepth,
+    MarigoldDepth,
+]
+
+
+class MarigoldExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES
+
+
+async def comfy_entrypoint() -> MarigoldExtension:
+    # Here and not in `on_load`, which ComfyUI 0.8.0 does not call.
+    register_folder()
+    return MarigoldExtension()

@@ -1,0 +1,136 @@
+"""Estimate Depth."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from .managed_model import ManagedModel
+from .run_progress import RunProgress
+from .sockets import CATEGORY, Model, PicturePredictions, Predictions, schema
+from .tensors import image_of, masks, pictures
+
+MAX_SEED = 2**64 - 1
+STEPS = io.Int.Input(
+    "steps",
+    default=0,
+    min=0,
+    max=1000,
+    tooltip="Denoising steps. 0 is the checkpoint's own number (4 for v1-1, 1 for e2e).",
+)
+RESOLUTION = io.Int.Input(
+    "resolution",
+    default=0,
+    min=0,
+    max=4096,
+    step=8,
+    tooltip="Longer side in pixels that the model works at. 0 is the checkpoint's own (768 for the "
+    "published ones): more shows finer detail and can lose the layout. The result has the "
+    "image's size either way.",
+)
+SEED = io.Int.Input(
+    "seed",
+    default=0,
+    min=0,
+    max=MAX_SEED,
+    control_after_generate=True,
+    tooltip="The same seed gives the same depth, whatever the batch size.",
+)
+
+
+class EstimateDepth(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="MarigoldKit_EstimateDepth",
+            display_name="Estimate Depth (Marigold)",
+            category=CATEGORY,
+            description="Runs a Marigold checkpoint on each image. Gives the raw predictions; "
+            "Ensemble Depth makes a depth map of them.",
+            search_aliases=["marigold", "depth", "depth map", "monocular depth"],
+            inputs=[
+                Model.Input("model", tooltip="From Load Marigold."),
+                io.Image.Input("image", tooltip="One image or a batch; alpha is left out."),
+                STEPS,
+                io.Int.Input(
+                    "predictions",
+                    default=1,
+                    min=1,
+                    max=64,
+                    tooltip="Predictions per image. Several (5 to 10) are merged by Ensemble Depth "
+                    "to a better map, and tell how sure it is.",
+                ),
+                RESOLUTION,
+                SEED,
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="White = use this pixel. The rest has no say in ranges and alignment.",
+                ),
+            ],
+            outputs=[
+                Predictions.Output(
+                    "predictions_out",
+                    display_name="predictions",
+                    tooltip="Raw and unaligned, for Ensemble Depth.",
+                ),
+                io.Image.Output(
+                    "preview",
+                    display_name="preview",
+                    tooltip="The first prediction of each image as it came, near = black.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: ManagedModel,
+        image: Tensor,
+        steps: int,
+        predictions: int,
+        resolution: int,
+        seed: int,
+        mask: Tensor | None = None,
+    ) -> io.NodeOutput:
+        batch = estimate(model, image, steps, predictions, resolution, seed, mask)
+        return io.NodeOutput(batch, image_of(one.members[0].numpy() for one in batch))
+
+
+def estimate(
+    model: ManagedModel,
+    image: Tensor,
+    steps: int,
+    members: int,
+    resolution: int,
+    seed: int,
+    mask: Tensor | None = None,
+) -> list[PicturePredictions]:
+    """Every picture starts from the same noise: frames of a clip keep their look, and a picture's
+    depth does not depend on its place in the batch."""
+    images = pictures(image)
+    used = masks(mask, images)
+    height, width = images[0].shape[:2]
+    marigold = model.load(height, width, resolution or None)
+    progress = RunProgress(len(images))
+    batch = []
+    for progress.picture, picture in enumerate(images):
+        predictions = marigold.predict(
+            picture,
+            num_inference_steps=steps or None,
+            ensemble_size=members,
+            processing_resolution=resolution or None,
+            generator=torch.Generator().manual_seed(seed),
+            callback=progress,
+        )
+        batch.append(
+            PicturePredictions(
+                predictions.cpu(),
+                (height, width),
+                used[progress.picture] if used else None,
+                marigold.scale_invariant,
+                marigold.shift_invariant,
+            )
+        )
+    return batch

@@ -1,0 +1,45 @@
+"""What runs along the wires that are this pack's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from comfy_api.latest import io
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..marigold_core import DepthMap
+
+Model = io.Custom("MARIGOLD_MODEL")
+Predictions = io.Custom("MARIGOLD_PREDICTIONS")
+Depth = io.Custom("MARIGOLD_DEPTH")
+# What ComfyUI's own geometry nodes exchange: a dictionary with depth, image, mask, intrinsics.
+Geometry = io.Custom("DA3_GEOMETRY")
+
+CATEGORY = "image/geometry estimation"
+
+
+@dataclass(frozen=True)
+class PicturePredictions:
+    """The ensemble of one picture, raw: members float32 (N, h, w) in [0, 1] on the CPU, never
+    clamped or quantised. size: the picture's (H, W). mask: bool (H, W), True = use."""
+
+    members: Tensor
+    size: tuple[int, int]
+    mask: NDArray[np.bool_] | None
+    scale_invariant: bool
+    shift_invariant: bool
+
+
+PredictionBatch = Sequence[PicturePredictions]
+DepthBatch = Sequence[DepthMap]
+
+
+def schema(**arguments: Any) -> io.Schema:
+    """`io.Schema` without the arguments that the running ComfyUI does not know yet: an unknown one
+    would lose the whole pack."""
+    known = io.Schema.__dataclass_fields__
+    return io.Schema(**{name: value for name, value in arguments.items() if name in known})

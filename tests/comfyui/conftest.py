@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # comfyui_server
+
+
+@pytest.fixture(scope="session")
+def comfyui(tmp_path_factory):
+    """A real ComfyUI with this pack, previews on."""
+    if "COMFYUI_PATH" not in os.environ:
+        pytest.skip("COMFYUI_PATH names no ComfyUI tree (and COMFYUI_PYTHON its Python)")
+    from comfyui_server import ComfyUIServer
+
+    base = tmp_path_factory.mktemp("comfyui")
+    with ComfyUIServer(base, "--preview-method", "auto") as server:
+        yield server

@@ -1,0 +1,222 @@
+"""Whole graphs through the HTTP API of a real ComfyUI, on the bundled checkpoint.
+
+COMFYUI_PATH=... COMFYUI_PYTHON=... python -m pytest tests/comfyui -m slow
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import numpy as np
+import pytest
+from comfyui_server import BINARY, PromptFailed
+
+from marigold_core import read_depth
+
+pytestmark = pytest.mark.slow
+
+RESOLUTION = 96
+
+
+def node(class_type, /, **inputs):
+    return {"class_type": class_type, "inputs": inputs}
+
+
+def ours(name, /, **inputs):
+    return node(f"MarigoldKit_{name}", **inputs)
+
+
+def base(seed=0, steps=2, predictions=1, width=128, height=96):
+    """LoadImage, scaled -> Load Marigold, Estimate, Ensemble, Normalize."""
+    return {
+        "picture": node("LoadImage", image="example.jpg"),
+        "image": node(
+            "ImageScale", image=["picture", 0], upscale_method="area", width=width, height=height,
+            crop="disabled",
+        ),
+        "load": ours("LoadMarigold", checkpoint="nano", precision="fp32", vae="standard"),
+        "estimate": ours(
+            "EstimateDepth", model=["load", 0], image=["image", 0], steps=steps,
+            predictions=predictions, resolution=RESOLUTION, seed=seed,
+        ),
+        "ensemble": ours(
+            "Ensemble", predictions=["estimate", 0], method="closed form", reduction="median"
+        ),
+        "normalize": ours(
+            "Normalize", depth=["ensemble", 0], mode="min-max", near_is_white=True, gamma=1.0,
+            range="per image", sequence=False, low_percentile=2.0, high_percentile=98.0,
+            fixed_near=0.0, fixed_far=1.0, near_distance=1.0, far_distance=5.0,
+        ),
+    }  # fmt: skip
+
+
+def saved(comfyui, outputs, name, kind="images"):
+    return [
+        comfyui.base / one["type"] / one["subfolder"] / one["filename"]
+        for one in outputs[name][kind]
+    ]
+
+
+def save(source, output=0, prefix="picture"):
+    return node("SaveImage", images=[source, output], filename_prefix=prefix)
+
+
+def test_every_node_runs_and_writes_what_it_says(comfyui):
+    graph = base(predictions=3) | {
+        "save": save("normalize"),
+        "color": ours("Colorize", depth=["ensemble", 0], show="uncertainty", colormap="viridis",
+                      uncertainty_scale=0.1),
+        "preview": node("PreviewImage", images=["color", 0]),
+        "mask": node("MaskToImage", mask=["ensemble", 2]),
+        "unsure": node("PreviewImage", images=["mask", 0]),
+        "exr": ours("SaveDepth", depth=["ensemble", 0], format="32-bit EXR",
+                    filename_prefix="depth/all"),
+        "again": ours("DepthFromImage", image=["normalize", 0], near_is_white=True, kind="depth",
+                      batch="pictures", near_distance=1.0, far_distance=5.0),
+        "png": ours("SaveDepth", depth=["again", 0], format="16-bit PNG",
+                    filename_prefix="depth/again"),
+        "mesh": ours("DepthToMesh", depth=["ensemble", 0], image=["image", 0], field_of_view=50.0,
+                     near=1.0, far=5.0, tear=0.0, max_vertices=1000000, image_index=0,
+                     file_format="glb", filename_prefix="mesh/all"),
+        "glb": node("SaveGLB", mesh=["mesh", 0], filename_prefix="mesh/core"),
+        "show": node("Preview3D", model_file=["mesh", 1]),
+    }  # fmt: skip
+    outputs = comfyui.run(graph)
+    for name in ("save", "preview", "unsure"):
+        assert all(path.is_file() for path in saved(comfyui, outputs, name))
+    first = read_depth(comfyui.base / "output" / "depth" / "all_00001_.exr").depth
+    again = read_depth(comfyui.base / "output" / "depth" / "again_00001_.png").depth
+    assert first.shape == (96, 128)
+    # Through a picture (near is white) and back: the same depth, up to min-max.
+    wanted = (first - first.min()) / np.ptp(first)
+    assert abs(again - wanted).max() < 1e-4
+    (written,) = saved(comfyui, outputs, "mesh", "3d")
+    assert written.read_bytes()[:4] == b"glTF"
+    assert outputs["show"]["result"][0] == f"mesh/{written.name}"
+    assert (comfyui.base / "output" / "mesh" / "core_00001_.glb").stat().st_size > 10000
+
+
+def test_one_node_gives_what_the_four_give(comfyui):
+    graph = base(seed=7, steps=0) | {
+        "save": save("normalize", prefix="four"),
+        "one": ours("MarigoldDepth", image=["image", 0], checkpoint="nano", predictions=1,
+                    mode="min-max", near_is_white=True, steps=0, resolution=RESOLUTION, seed=7),
+        "save one": save("one", prefix="one"),
+    }  # fmt: skip
+    outputs = comfyui.run(graph)
+    from PIL import Image
+
+    four, one = (
+        np.asarray(Image.open(saved(comfyui, outputs, name)[0])) for name in ("save", "save one")
+    )
+    assert (four == one).all() and np.ptp(one) > 50
+
+
+def test_the_same_graph_is_served_from_the_cache(comfyui):
+    graph = base(seed=3) | {"save": save("normalize")}
+    comfyui.run(graph)
+    prompt = comfyui.queue(graph)
+    comfyui.wait(prompt)
+    (cached,) = comfyui.seen("execution_cached", prompt)
+    assert {"load", "estimate", "ensemble", "normalize"} <= set(cached["nodes"])
+
+
+def test_a_new_seed_keeps_the_checkpoint(comfyui):
+    comfyui.run(base(seed=4) | {"save": save("normalize")})
+    prompt = comfyui.queue(base(seed=5) | {"save": save("normalize")})
+    comfyui.wait(prompt)
+    (cached,) = comfyui.seen("execution_cached", prompt)
+    assert "load" in cached["nodes"] and "estimate" not in cached["nodes"]
+
+
+def test_a_picture_does_not_depend_on_its_batch(comfyui):
+    graph = base(seed=11) | {
+        "other": node("ImageInvert", image=["image", 0]),
+        "batch": node("ImageBatch", image1=["other", 0], image2=["image", 0]),
+    }
+    graph["both"] = ours(
+        "EstimateDepth", model=["load", 0], image=["batch", 0], steps=2, predictions=1,
+        resolution=RESOLUTION, seed=11,
+    )  # fmt: skip
+    graph["merged"] = ours(
+        "Ensemble", predictions=["both", 0], method="closed form", reduction="median"
+    )
+    for name, source in (("alone", "ensemble"), ("batch of 2", "merged")):
+        graph[f"npy {name}"] = ours(
+            "SaveDepth", depth=[source, 0], format="NPY", filename_prefix=f"batch/{name}"
+        )
+    comfyui.run(graph)
+    folder = comfyui.base / "output" / "batch"
+    alone = np.load(folder / "alone_00001_.npy")
+    second = np.load(folder / "batch of 2_00002_.npy")
+    assert (alone == second).all()
+
+
+def test_progress_and_previews_every_step(comfyui):
+    prompt = comfyui.queue(base(seed=21, steps=10, predictions=2) | {"save": save("normalize")})
+    before = len(comfyui.seen(BINARY))
+    comfyui.wait(prompt)
+    steps = [one for one in comfyui.seen("progress", prompt) if one["node"] == "estimate"]
+    # 10 steps of 2 members, and 2 members decoded.
+    assert {one["max"] for one in steps} == {22}
+    values = [one["value"] for one in steps]
+    assert values == sorted(values) and values[-1] == 22
+    assert len(comfyui.seen(BINARY)) - before >= 10
+
+
+def test_cancel_at_step_2_of_10(comfyui):
+    graph = base(seed=31, steps=10) | {"save": save("normalize")}
+
+    def cancel(event):
+        data = event["data"]
+        if event["type"] == "progress" and data["node"] == "estimate" and data["value"] == 2:
+            comfyui.request("/interrupt", {})
+
+    comfyui.on_event = cancel
+    try:
+        prompt = comfyui.queue(graph)
+        entry = comfyui.wait(prompt)
+    finally:
+        comfyui.on_event = None
+    kinds = [kind for kind, _ in entry["status"]["messages"]]
+    assert "execution_interrupted" in kinds and "execution_error" not in kinds
+    reached = max(one["value"] for one in comfyui.seen("progress", prompt))
+    assert reached <= 4  # of 11: within a step, or two where the message was slow
+    # Nothing is broken: the same graph then runs to its end.
+    assert comfyui.run(graph)["save"]["images"]
+
+
+def test_errors_are_one_sentence(comfyui):
+    graph = base() | {
+        "tiny": node("EmptyImage", width=1, height=1, batch_size=1, color=0),
+        "mesh": ours("DepthToMesh", depth=["ensemble", 0], image=["tiny", 0], field_of_view=50.0,
+                     near=1.0, far=5.0, tear=0.0, max_vertices=1000000, image_index=0,
+                     file_format="glb", filename_prefix="mesh/wrong"),
+    }  # fmt: skip
+    with pytest.raises(PromptFailed, match="do not belong together"):
+        comfyui.run(graph)
+    graph["load"]["inputs"]["checkpoint"] = "gone"
+    with pytest.raises(PromptFailed, match="There is no Marigold checkpoint 'gone'"):
+        comfyui.run(graph)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_fifty_prompts_leave_memory_flat_and_unloading_gives_it_back(comfyui):
+    for seed in range(5):  # what torch and ComfyUI set up once
+        comfyui.run(base(seed=1000 + seed) | {"save": save("normalize")})
+    start = comfyui.resident_bytes()
+    prompts = [
+        comfyui.queue(base(seed=2000 + seed) | {"save": save("normalize")}) for seed in range(50)
+    ]
+    for prompt in prompts:
+        assert comfyui.wait(prompt)["status"]["status_str"] == "success"
+    loaded = comfyui.resident_bytes()
+    print(f"resident {start / 2**20:.0f} MiB, after 50 prompts {loaded / 2**20:.0f} MiB")
+    assert loaded - start < 32 * 2**20
+    comfyui.request("/free", {"unload_models": True, "free_memory": True})
+    time.sleep(3)
+    freed = comfyui.resident_bytes()
+    print(f"after unloading {freed / 2**20:.0f} MiB")
+    assert freed < loaded
+    assert comfyui.run(base(seed=3000) | {"save": save("normalize")})["save"]["images"]
