@@ -1,4 +1,7 @@
-"""The help pages and translations cover every node, input and output, and nothing that is gone."""
+"""The help pages and translations cover every node, input and output, and nothing that is gone.
+
+After a change of the nodes' words: `PYTHONPATH=tests python docs/node_words.py`.
+"""
 
 from __future__ import annotations
 
@@ -90,11 +93,13 @@ def test_a_help_page_has_every_input_and_output_and_a_picture(name):
     assert page.startswith(f"# {NODES[name]['display_name']}\n")
     tables = re.findall(r"^## (Inputs|Outputs)\n(.*?)(?=^## |\Z)", page, re.M | re.S)
     rows = {
-        title: re.findall(r"^\| `([^`]+)` \| \S.* \|$", text, re.MULTILINE)
+        title: re.findall(r"^\| `([^`]+)` \| (\S.*) \|$", text, re.MULTILINE)
         for title, text in tables
     }
-    assert rows["Inputs"] == list(inputs_of(NODES[name]))
-    assert rows["Outputs"] == NODES[name]["output_name"]
+    inputs, node = inputs_of(NODES[name]), NODES[name]
+    assert rows["Inputs"] == [(slot, options_of(one)["tooltip"]) for slot, one in inputs.items()]
+    outputs = zip(node["output_name"], node["output_tooltips"], strict=True)
+    assert rows["Outputs"] == list(outputs)
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page)
     assert pictures
     for picture in pictures:
