@@ -1,0 +1,122 @@
+"""Draw the pictures of the nodes' help pages: web/docs/images/*.jpg.
+
+    python docs/node_pictures.py
+
+Everything is what the nodes give for the bundled picture with the bundled checkpoint.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from marigold_core import DepthMap, Marigold, normalize_depth, read_image
+from marigold_core.colormaps import COLORMAPS, colorize
+
+ROOT = Path(__file__).parents[1]
+PANEL = 240  # pixels, the width of one panel
+Floats = NDArray[np.float32]
+
+
+def to_bytes(values: Floats) -> NDArray[np.uint8]:
+    """[0, 1] -> 8 bits; one channel becomes gray."""
+    levels = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+    return levels if levels.ndim == 3 else np.repeat(levels[..., None], 3, axis=2)
+
+
+def strip(panels: list[tuple[str, NDArray[np.uint8]]]) -> Image.Image:
+    """Panels beside each other, each under its caption."""
+    height = round(PANEL * panels[0][1].shape[0] / panels[0][1].shape[1])
+    gap, head = 6, 26
+    size = len(panels) * (PANEL + gap) - gap, head + height
+    sheet = Image.new("RGB", size, (32, 32, 36))
+    draw = ImageDraw.Draw(sheet)
+    for number, (caption, picture) in enumerate(panels):
+        left = number * (PANEL + gap)
+        small = Image.fromarray(picture).resize((PANEL, height), Image.Resampling.LANCZOS)
+        sheet.paste(small, (left, head))
+        draw.text((left + 4, 4), caption, "white", ImageFont.load_default(15))
+    return sheet
+
+
+def relief(depth: Floats) -> Floats:
+    """Light from the side on the surface: shows steps that the map itself hides."""
+    down, right = np.gradient(depth.astype(np.float64) * 500)
+    return ((1 + right + down) / np.sqrt(3 * (1 + right**2 + down**2))).astype(np.float32)
+
+
+def from_the_side(depth_map: DepthMap, rgb: Floats) -> Floats:
+    """The mesh's vertices, drawn nearest last from a camera that stands to the right."""
+    mesh = depth_map.mesh(rgb, fov_degrees=50, near=1.0, far=4.0)
+    height, width = rgb.shape[:2]
+    points = mesh.vertices.astype(np.float64)
+    turn, centre = np.radians(16), np.array([0, 0, 2.2])
+    rotation = np.array(
+        [[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]]
+    )
+    points = (points - centre) @ rotation.T + centre + [0, 0, 0.3]
+    focal = width / 2 / np.tan(np.radians(25))
+    column = np.rint(points[:, 0] / points[:, 2] * focal + width / 2).astype(int)
+    row = np.rint(points[:, 1] / points[:, 2] * focal + height / 2).astype(int)
+    texel = np.rint(mesh.uvs * [width - 1, height - 1]).astype(int)
+    colours = rgb[height - 1 - texel[:, 1], texel[:, 0]]
+    picture = np.full((height, width, 3), 0.12, np.float32)
+    for point in np.argsort(-points[:, 2]):
+        y, x = row[point], column[point]
+        if 0 <= y < height and 0 <= x < width:
+            picture[y : y + 2, x : x + 2] = colours[point]
+    return picture
+
+
+def main() -> None:
+    marigold = Marigold.from_pretrained("nano")
+    rgb = read_image(ROOT / "marigold_core" / "assets" / "example.jpg")
+    generator = torch.Generator().manual_seed(0)
+    members = marigold.predict(rgb, ensemble_size=10, generator=generator).cpu().numpy()
+    depth_map = marigold(rgb, ensemble_size=10, generator=generator.manual_seed(0))
+    depth, uncertainty = depth_map.depth, depth_map.uncertainty
+    assert uncertainty is not None
+    near_white = normalize_depth(depth, invert=True)
+    disparity = normalize_depth(depth, mode="inverse", near=1.0, far=5.0)
+    picture = ("picture", to_bytes(rgb))
+    coarse = np.rint(depth * 255) / 255
+    sheets = {
+        "load": [picture, ("depth, from nano", colorize(depth))],
+        "estimate": [picture, *((f"prediction {n + 1}", to_bytes(members[n])) for n in range(3))],
+        "ensemble": [
+            ("one of 10 predictions", to_bytes(members[0])),
+            ("depth", to_bytes(depth)),
+            ("uncertainty", to_bytes(uncertainty / uncertainty.max())),
+        ],
+        "normalize": [
+            ("depth", to_bytes(depth)),
+            ("near is white", to_bytes(near_white)),
+            ("inverse depth, 1 to 5", to_bytes(disparity)),
+            ("gamma 2", to_bytes(normalize_depth(depth, invert=True, gamma=2.0))),
+        ],
+        "from_image": [("IMAGE, near is white", to_bytes(near_white)), ("depth", colorize(depth))],
+        "mesh": [
+            picture,
+            ("depth", to_bytes(depth)),
+            ("the mesh, from the right", to_bytes(from_the_side(depth_map, rgb))),
+        ],
+        "save": [
+            ("8 bits, lit from the side", to_bytes(relief(coarse))),
+            ("32-bit EXR, the same light", to_bytes(relief(depth))),
+        ],
+        "colorize": [(name, colorize(depth, name)) for name in COLORMAPS],
+        "one_node": [picture, ("depth, near is white", to_bytes(near_white))],
+    }
+    folder = ROOT / "web" / "docs" / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, panels in sheets.items():
+        strip(panels).save(folder / f"{name}.jpg", quality=85)
+        print(f"wrote {folder / name}.jpg")
+
+
+if __name__ == "__main__":
+    main()
