@@ -1,0 +1,119 @@
+"""Several data sets in given shares: which samples make up batch n, for any n, from a seed.
+
+The paper (section 4.1) draws every batch from one data set: Hypersim with probability 0.9,
+Virtual KITTI with 0.1. Here the draw is a function of the batch's number, so that a run resumes
+at any position with nothing but that number.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from marigold_core.errors import MarigoldError
+
+from .sample import Sample, SampleDataset
+
+# Draws are made in blocks, each from a generator of its own.
+BLOCK = 4096
+
+
+class Draw(NamedTuple):
+    """One batch: the number of its data set, and the numbers of its samples there."""
+
+    dataset: int
+    indices: tuple[int, ...]
+
+
+class Mixture(Dataset[list[Sample]]):
+    """Batch n of an endless sequence: `mixture[n]`, a list of `batch_size` samples of one shape.
+
+    datasets, weights: as many of each; the weights are shares, in any unit. Each data set is gone
+    through in a shuffled order, and shuffled anew when it is used up; what does not fill a batch
+    of one shape is left out of that round, unless it is all there is, when samples repeat.
+
+    `DataLoader(mixture, batch_size=None, sampler=range(start, end))` continues at `start`.
+    """
+
+    def __init__(
+        self,
+        datasets: Sequence[SampleDataset],
+        weights: Sequence[float],
+        seed: int,
+        batch_size: int = 1,
+    ) -> None:
+        if not datasets or len(datasets) != len(weights):
+            raise MarigoldError(f"{len(datasets)} data sets need as many weights, not {len(weights)}.")
+        shares = np.asarray(weights, np.float64)
+        if not (np.isfinite(shares).all() and (shares >= 0).all() and shares.sum() > 0):
+            raise MarigoldError(f"Weights are 0 or more and not all 0, not {list(weights)}.")
+        for dataset, share in zip(datasets, shares, strict=True):
+            if share > 0 and not len(dataset):
+                raise MarigoldError(f"A data set of the mixture is empty: {dataset!r}.")
+        if batch_size < 1:
+            raise MarigoldError(f"A batch has at least 1 sample, not {batch_size}.")
+        self.datasets, self.seed, self.batch_size = list(datasets), seed, batch_size
+        self.shares = shares / shares.sum()
+        self._choices = np.zeros(0, np.int64)
+        self._buckets: dict[int, list[list[int]]] = {}
+        # A round of a data set is used by many consecutive batches.
+        self._round = lru_cache(maxsize=4 * len(datasets))(self._shuffled)
+
+    def __len__(self) -> int:
+        """Batches in which every data set is seen about once, as an epoch of the authors' is."""
+        return sum(
+            len(self._shuffled(k, 0)) for k in range(len(self.datasets)) if self.shares[k] > 0
+        )
+
+    def __getitem__(self, position: int) -> list[Sample]:
+        draw = self.draw(position)
+        return [self.datasets[draw.dataset][index] for index in draw.indices]
+
+    def draw(self, position: int) -> Draw:
+        """Which samples make up that batch, without reading them."""
+        if position < 0:
+            raise MarigoldError(f"A position in the mixture is 0 or more, not {position}.")
+        while len(self._choices) <= position:
+            block = np.random.default_rng((self.seed, 0, len(self._choices) // BLOCK))
+            chosen = block.choice(len(self.shares), BLOCK, p=self.shares)
+            self._choices = np.concatenate([self._choices, chosen])
+        chosen = int(self._choices[position])
+        before = int(np.count_nonzero(self._choices[:position] == chosen))
+        batches = len(self._round(chosen, 0))
+        return Draw(chosen, self._round(chosen, before // batches)[before % batches])
+
+    def _shuffled(self, number: int, epoch: int) -> list[tuple[int, ...]]:
+        """The batches of one round through a data set; as many in every round."""
+        random = np.random.default_rng((self.seed, 1, number, epoch))
+        batches = []
+        for bucket in self._shapes(number):
+            order = random.permutation(bucket)
+            for start in range(0, len(order) - self.batch_size + 1, self.batch_size):
+                batches.append(tuple(map(int, order[start : start + self.batch_size])))
+        if not batches:  # Fewer samples of any shape than a batch takes.
+            order = random.permutation(max(self._shapes(number), key=len))
+            batches.append(tuple(map(int, np.resize(order, self.batch_size))))
+        return [batches[i] for i in random.permutation(len(batches))]
+
+    def _shapes(self, number: int) -> list[list[int]]:
+        """The numbers of a data set's samples, a list for each shape."""
+        if number not in self._buckets:
+            dataset = self.datasets[number]
+            by_shape = defaultdict(list)
+            for index in range(len(dataset)):
+                by_shape[dataset.shape(index) if self.batch_size > 1 else None].append(index)
+            self._buckets[number] = [by_shape[shape] for shape in by_shape]
+        return self._buckets[number]
+
+    def __getstate__(self) -> dict[str, object]:
+        # For a DataLoader's workers: a cache cannot be sent, and each makes its own.
+        return {key: value for key, value in vars(self).items() if key != "_round"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._round = lru_cache(maxsize=4 * len(self.datasets))(self._shuffled)

@@ -1,0 +1,44 @@
+"""Data sets by name: `open_dataset("hypersim:/data/hypersim")`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .folder import Folder
+from .hypersim import Hypersim
+from .sample import SampleDataset
+from .scenes import ProceduralScenes
+from .vkitti import VirtualKitti
+
+from marigold_core.errors import MarigoldError
+
+SPLITS = ("train", "val", "test", "all")
+KINDS: dict[str, Callable[..., SampleDataset]] = {
+    "procedural": ProceduralScenes,
+    "folder": Folder,
+    "hypersim": Hypersim,
+    "vkitti": VirtualKitti,
+}
+
+
+def open_dataset(
+    spec: str, split: str = "train", resolution: int | tuple[int, int] | None = None
+) -> SampleDataset:
+    """The data set of `spec`.
+
+    spec: "procedural:COUNT" (scenes, rendered when they are asked for), "folder:PATH",
+        "hypersim:PATH" (original or as `prepare.py hypersim` wrote it), "vkitti:PATH".
+    split: "train", "val", "test" or "all".
+    resolution: pixels of the longer side (sides become multiples of 8), (H, W), or None: the
+        recipe's own size: 480 x 640 for Hypersim, the 352 x 1216 crop of Virtual KITTI, as stored
+        for a folder.
+
+    Raises MarigoldError for a wrong spec or split, and DataError where the files are not there.
+    """
+    kind, colon, where = spec.partition(":")
+    if kind not in KINDS or not colon or not where:
+        known = ", ".join(f"{name}:{'COUNT' if name == 'procedural' else 'PATH'}" for name in KINDS)
+        raise MarigoldError(f"There is no data set {spec!r}; write one of {known}.")
+    if split not in SPLITS:
+        raise MarigoldError(f"There is no split {split!r}; choose from {', '.join(SPLITS)}.")
+    return KINDS[kind](where, split=split, resolution=resolution)

@@ -1,0 +1,117 @@
+"""One training or test picture with its depth, whichever data set it comes from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from marigold_core.errors import MarigoldError
+
+# Depth has no value there; what stands in the array must not be used.
+HOLE = 0.0
+
+
+class Sample(NamedTuple):
+    """image: float32 (3, H, W), RGB in [0, 1]. depth: float32 (H, W), planar metres (or up to
+    scale, where a folder's manifest says so), 0 in holes. valid: bool (H, W), False = no depth
+    there. name: the picture's, unique within its data set."""
+
+    image: Tensor
+    depth: Tensor
+    valid: Tensor
+    name: str
+
+
+class DataError(MarigoldError):
+    """A data set or one of its files that cannot be used; the message names the file."""
+
+    def __init__(self, file: str | os.PathLike[str], reason: str) -> None:
+        super().__init__(f"{file}: {reason}")
+        self.file = Path(file)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[DataError], tuple[Path, str]]:
+        # A DataLoader's worker sends its exception to the training process.
+        return type(self), (self.file, self.reason)
+
+
+class SampleDataset(Dataset[Sample]):
+    """A data set of samples: `len`, and one sample by its number, the same every time.
+
+    Raises DataError for a sample that cannot be read, and leaves the others usable.
+    """
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> Sample:
+        raise NotImplementedError
+
+    def shape(self, index: int) -> tuple[int, int]:
+        """(H, W) of that sample without decoding it: batches hold one shape."""
+        raise NotImplementedError
+
+    def name(self, index: int) -> str:
+        """The name of that sample without decoding it."""
+        raise NotImplementedError
+
+
+def as_sample(
+    image: NDArray[np.float32],
+    depth: NDArray[Any],
+    valid: NDArray[np.bool_],
+    name: str,
+    file: str | os.PathLike[str],
+) -> Sample:
+    """Check and convert arrays: image (H, W, 3) in [0, 1], depth and valid (H, W).
+
+    `file` is what a DataError names where they disagree. Non-finite and non-positive depth is
+    never valid.
+    """
+    if image.shape[:2] != depth.shape or depth.shape != valid.shape:
+        raise DataError(
+            file,
+            f"the picture is {image.shape[1]} x {image.shape[0]} and the depth"
+            f" {'x'.join(map(str, depth.shape[::-1]))}, mask {'x'.join(map(str, valid.shape[::-1]))}"
+            "; they must be of one size.",
+        )
+    with np.errstate(invalid="ignore"):
+        valid = valid & np.isfinite(depth) & (depth > 0)
+    depth = np.where(valid, depth, HOLE).astype(np.float32)
+    pixels = torch.from_numpy(np.ascontiguousarray(image, np.float32)).permute(2, 0, 1)
+    return Sample(pixels.contiguous(), torch.from_numpy(depth), torch.from_numpy(valid), name)
+
+
+def resized_shape(height: int, width: int, resolution: int | tuple[int, int] | None) -> tuple[int, int]:
+    """(H, W) of a sample at `resolution`: pixels of the longer side, (H, W), or None: as it is.
+
+    A longer side keeps the proportions to the nearest multiple of 8 pixels, the latent's cell.
+    """
+    if resolution is None:
+        return height, width
+    if not isinstance(resolution, int):
+        return resolution
+    scale = resolution / max(height, width)
+    return max(8, round(height * scale / 8) * 8), max(8, round(width * scale / 8) * 8)
+
+
+def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:
+    """To (H, W). The picture antialiased; depth and mask by the nearest pixel, as any average
+    over an edge is a depth that nothing in the scene has.
+
+    (The authors resize the picture by the nearest pixel too, which aliases it: spec, section 3.)
+    """
+    if tuple(sample.depth.shape) == size:
+        return sample
+    image = F.interpolate(sample.image[None], size, mode="bilinear", antialias=True)[0]
+    depth = F.interpolate(sample.depth[None, None], size, mode="nearest-exact")[0, 0]
+    valid = F.interpolate(sample.valid[None, None].float(), size, mode="nearest-exact")[0, 0]
+    return Sample(image.clamp(0, 1), depth, valid > 0, sample.name)
