@@ -48,7 +48,9 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
     )
     data.add_argument("--val-data", nargs="*", metavar="KIND:WHERE", help="the first one chooses")
     data.add_argument("--val-samples", type=int, default=64, help="of each of --val-data, at most")
-    data.add_argument("--resolution", type=int, default=640, help="longer side in pixels")
+    data.add_argument(
+        "--resolution", type=int, help="longer side in pixels; default: each data set's own"
+    )
     data.add_argument("--flip", action=switch, default=True, help="horizontally, half the time")
     data.add_argument(
         "--invalid",
@@ -174,7 +176,7 @@ def check(recipe: argparse.Namespace) -> None:
         if getattr(recipe, name) is None:
             raise MarigoldError(f"--{name} is missing.")
     for name in ("steps", "batch_size", "micro_batch", "decay_steps", "val_every", "save_every",
-                 "keep", "resolution", "default_steps", "val_samples"):  # fmt: skip
+                 "keep", "default_steps", "val_samples"):  # fmt: skip
         if getattr(recipe, name) < 1:
             raise MarigoldError(f"--{name.replace('_', '-')} is below 1.")
     for name, low, high in (("noise_strength", 0, 1), ("terminal_share", 0, 1), ("ema", 0, 1),
@@ -182,7 +184,7 @@ def check(recipe: argparse.Namespace) -> None:
                             ("warmup", 0, float("inf")), ("lora_rank", 0, 4096)):  # fmt: skip
         if not low <= getattr(recipe, name) <= high:
             raise MarigoldError(f"--{name.replace('_', '-')} must be from {low} to {high}.")
-    if recipe.resolution % 8:
+    if recipe.resolution is not None and (recipe.resolution < 8 or recipe.resolution % 8):
         raise MarigoldError(f"--resolution is {recipe.resolution}; it must be a multiple of 8.")
     if recipe.objective == "epsilon" and recipe.zero_snr:
         raise MarigoldError(

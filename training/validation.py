@@ -1,0 +1,75 @@
+"""How good the U-Net is now: metrics over validation samples, and pictures to look at.
+
+As the authors validate while training: one step, one member, at the pictures' own resolution, the
+affine fit of the published protocol; the best checkpoint is the one with the lowest AbsRel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from data.sample import Sample
+from metrics import align_least_squares, score
+
+from marigold_core import Marigold, normalize_depth
+from marigold_core.depth import colorize
+
+SHOWN = 4  # pictures of each data set
+
+
+class Validation(NamedTuple):
+    """metrics: data set -> metric -> mean. pictures: (H, W, 3) uint8, one a shown sample: input,
+    truth, prediction, error (white is a quarter of the depth range)."""
+
+    metrics: dict[str, dict[str, float]]
+    pictures: dict[str, np.ndarray]
+
+
+def validate(
+    marigold: Marigold, samples: Mapping[str, Sequence[Sample]], seed: int
+) -> Validation:
+    """Run over {data set: samples}. Every call draws the same noise for the same sample."""
+    metrics: dict[str, dict[str, float]] = {}
+    pictures = {}
+    for data, chosen in samples.items():
+        scores = []
+        for number, sample in enumerate(chosen):
+            rgb = sample.image.permute(1, 2, 0).numpy()
+            depth, valid = sample.depth.numpy(), sample.valid.numpy()
+            generator = torch.Generator().manual_seed(seed + number)
+            prediction = marigold(
+                rgb,
+                num_inference_steps=1,
+                ensemble_size=1,
+                processing_resolution=0,
+                generator=generator,
+            ).depth
+            if not np.isfinite(prediction).all():
+                return Validation({}, pictures)
+            scores.append(score(prediction, depth, valid))
+            if number < SHOWN:
+                pictures[f"{data}/{number}"] = side_by_side(rgb, depth, valid, prediction)
+        metrics[data] = {
+            "AbsRel": float(np.mean([s.abs_rel for s in scores])),
+            "delta1": float(np.mean([s.delta1 for s in scores])),
+        }
+    return Validation(metrics, pictures)
+
+
+def side_by_side(
+    rgb: np.ndarray, depth: np.ndarray, valid: np.ndarray, prediction: np.ndarray
+) -> np.ndarray:
+    truth = normalize_depth(depth, mode="percentile", mask=valid)
+    fitted = align_least_squares(prediction, truth, valid).clip(0, 1).astype(np.float32)
+    error = (np.abs(fitted - truth) * 4).clip(0, 1).astype(np.float32)
+    hidden = np.where(valid, truth, np.nan)
+    panels: list[Any] = [
+        np.rint(rgb * 255).astype(np.uint8),
+        colorize(hidden),
+        colorize(fitted),
+        colorize(np.where(valid, error, 0), "gray"),
+    ]
+    return np.concatenate(panels, axis=1)
