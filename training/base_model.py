@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,20 +129,21 @@ def add_lora(unet: Any, rank: int) -> None:
     unet.conv_in.requires_grad_(True)
 
 
-def plain_weights(unet: nn.Module) -> dict[str, Tensor]:
-    """The U-Net's weights under diffusers' names, with low-rank ones merged into what they change.
+def plain_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A U-Net's state under diffusers' names, low-rank weights merged into what they change.
 
-    float32 copies on the CPU; the network is left as it is.
+    float32 copies on the CPU. A low-rank pair changes its layer's weight by B A (LoRA, eq. 3; the
+    scale is 1, because lora_alpha is the rank); a convolution's A has the kernel.
     """
     merged: dict[str, Tensor] = {}
-    for name, weight in unet.state_dict().items():
+    for name, weight in state.items():
         if ".lora_" in name:
             continue
         value = weight.detach().float()
-        owner = re.match(r"(.*)\.base_layer\.weight$", name)
-        if owner:
-            layer: Any = unet.get_submodule(owner[1])
-            value = value + layer.get_delta_weight("default").detach().float()
+        layer = name.removesuffix(".base_layer.weight")
+        if layer != name:
+            a, b = (state[f"{layer}.lora_{part}.default.weight"].float() for part in "AB")
+            value = value + (b.flatten(1) @ a.flatten(1)).reshape(value.shape)
         # Contiguous: safetensors takes no channels_last.
         merged[name.replace(".base_layer.", ".")] = value.cpu().contiguous().clone()
     return merged

@@ -89,7 +89,11 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
 
     run = parser.add_argument_group("run")
     run.add_argument("--resume", action=switch, default=False, help="go on from what is in OUTPUT")
-    run.add_argument("--mixed-precision", choices=("no", "bf16", "fp16"), default="no")
+    run.add_argument(
+        "--mixed-precision",
+        choices=("no", "bf16", "fp16"),
+        help="default: what `accelerate launch` says, else no",
+    )
     run.add_argument("--gradient-checkpointing", action=switch, default=False)
     run.add_argument("--cpu", action=switch, default=False, help="even where there is a GPU")
     run.add_argument("--val-every", type=int, default=500, help="steps")

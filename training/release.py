@@ -61,7 +61,7 @@ and Blender add-on, and in `diffusers.MarigoldDepthPipeline`.{one_step}
 
 
 def write_fixed_parts(folder: Path, base: Base, recipe: Any) -> None:
-    """Everything but the U-Net's weights and the card; model_index.json is the last."""
+    """Everything but the U-Net's weights, the card, and model_index.json, which comes last."""
     dtype = getattr(torch, recipe.save_dtype)
     for part in ("unet", "vae", "scheduler"):
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,6 @@ def write_fixed_parts(folder: Path, base: Base, recipe: Any) -> None:
     for pattern in LICENCE_FILES:
         for file in base.folder.glob(pattern):
             shutil.copyfile(file, folder / file.name)
-    write_json(folder / "model_index.json", model_index(recipe))
 
 
 def copy_part(source: Path, target: Path) -> None:
@@ -138,6 +137,7 @@ def write_unet(
     write_json(folder / "recipe.json", {**values, "steps_done": steps, "metrics": metrics})
     with atomic_path(folder / "README.md") as path:
         path.write_text(model_card(folder.name, base, values, steps, metrics, samples), "utf-8")
+    write_json(folder / "model_index.json", model_index(recipe))
 
 
 def model_card(

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from data.sample import Sample
+from data.latent_cache import unusable
+from data.registry import open_dataset
+from data.sample import DataError, Sample
 from metrics import align_least_squares, score
 
 from marigold_core import Marigold, normalize_depth
@@ -26,6 +28,43 @@ class Validation(NamedTuple):
 
     metrics: dict[str, dict[str, float]]
     pictures: dict[str, np.ndarray]
+
+    @property
+    def error(self) -> float | None:
+        """AbsRel on the first data set, by which the best checkpoint is chosen."""
+        return next((scores["AbsRel"] for scores in self.metrics.values()), None)
+
+
+def validation_samples(recipe: Any) -> dict[str, list[Sample]]:
+    """Usable samples of each of --val-data, evenly over it; without it, of the first of --data.
+
+    A data set that gives no split away for validation is no error: the run goes without.
+    """
+    chosen: dict[str, list[Sample]] = {}
+    specs = recipe.val_data
+    if specs is None:
+        kind = recipe.data[0].split(":")[0]
+        specs = [f"procedural:{recipe.val_samples}" if kind == "procedural" else recipe.data[0]]
+    for spec in specs:
+        try:
+            dataset = open_dataset(spec, "val", recipe.resolution)
+        except DataError:
+            if recipe.val_data is not None:
+                raise
+            continue
+        count = min(len(dataset), recipe.val_samples)
+        found = []
+        for number in np.linspace(0, len(dataset) - 1, count).astype(int).tolist():
+            try:
+                sample = dataset[number]
+            except DataError as error:
+                print(f"left out of validation: {error}")
+                continue
+            if unusable(sample, whole=True) is None:
+                found.append(sample)
+        if found:
+            chosen[spec] = found
+    return chosen
 
 
 def validate(
@@ -48,7 +87,8 @@ def validate(
                 generator=generator,
             ).depth
             if not np.isfinite(prediction).all():
-                return Validation({}, pictures)
+                print(f"validation: the depth of {sample.name} is not finite")
+                return Validation({}, {})
             scores.append(score(prediction, depth, valid))
             if number < SHOWN:
                 pictures[f"{data}/{number}"] = side_by_side(rgb, depth, valid, prediction)

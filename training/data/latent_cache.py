@@ -54,8 +54,9 @@ class LatentCache(Dataset[LatentSample]):
     samples that could not be used.
     """
 
-    def __init__(self, folder: Path, index: dict[str, Any]) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
+        index = json.loads((folder / "index.json").read_text())
         self.left_out: dict[str, str] = index["left_out"]
         self.samples: list[tuple[int, int, int]] = [tuple(row) for row in index["samples"]]
 
@@ -113,6 +114,7 @@ def data_fingerprint(spec: str) -> str:
             digest.update((Path(__file__).parent / source).read_bytes())
         return digest.hexdigest()
     root = Path(where).expanduser()
+    root = root.parent if root.is_file() else root  # a manifest's paths are relative to it
     for file in sorted(path for path in root.rglob("*") if path.is_file()):
         status = file.stat()
         known = (file.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns)
@@ -241,11 +243,8 @@ def unusable(sample: Sample, whole: bool) -> str | None:
     return None
 
 
-def read_index(folder: Path, count: int) -> dict[str, Any]:
+def write_index(folder: Path, count: int) -> None:
     """List what `fill` left: usable samples with the size of their latents, and the others."""
-    file = folder / "index.json"
-    if file.is_file():
-        return json.loads(file.read_text())
     samples, left_out = [], {}
     for number in range(count):
         sample = sample_file(folder, number)
@@ -254,7 +253,5 @@ def read_index(folder: Path, count: int) -> dict[str, Any]:
         else:
             note = json.loads(sample.with_suffix(".json").read_text())
             left_out[note["name"]] = note["reason"]
-    index = {"samples": samples, "left_out": left_out}
-    with atomic_path(file) as temporary:
-        temporary.write_text(json.dumps(index))
-    return index
+    with atomic_path(folder / "index.json") as temporary:
+        temporary.write_text(json.dumps({"samples": samples, "left_out": left_out}))
