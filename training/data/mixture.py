@@ -7,9 +7,9 @@ at any position with nothing but that number.
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from marigold_core.errors import MarigoldError
 
-from .sample import Sample, SampleDataset
+from .sample import DataError, Sample, SampleDataset
 
 # Draws are made in blocks, each from a generator of its own.
 BLOCK = 4096
@@ -48,27 +48,27 @@ class Mixture(Dataset[list[Sample]]):
         batch_size: int = 1,
     ) -> None:
         if not datasets or len(datasets) != len(weights):
-            raise MarigoldError(f"{len(datasets)} data sets need as many weights, not {len(weights)}.")
+            raise MarigoldError(
+                f"{len(datasets)} data sets need as many weights, not {len(weights)}."
+            )
         shares = np.asarray(weights, np.float64)
         if not (np.isfinite(shares).all() and (shares >= 0).all() and shares.sum() > 0):
             raise MarigoldError(f"Weights are 0 or more and not all 0, not {list(weights)}.")
         for dataset, share in zip(datasets, shares, strict=True):
             if share > 0 and not len(dataset):
-                raise MarigoldError(f"A data set of the mixture is empty: {dataset!r}.")
+                raise MarigoldError("A data set of the mixture is empty.")
         if batch_size < 1:
             raise MarigoldError(f"A batch has at least 1 sample, not {batch_size}.")
         self.datasets, self.seed, self.batch_size = list(datasets), seed, batch_size
         self.shares = shares / shares.sum()
         self._choices = np.zeros(0, np.int64)
         self._buckets: dict[int, list[list[int]]] = {}
-        # A round of a data set is used by many consecutive batches.
-        self._round = lru_cache(maxsize=4 * len(datasets))(self._shuffled)
+        # The last round of each data set that was asked for: many consecutive batches use it.
+        self._rounds: dict[int, tuple[int, list[tuple[int, ...]]]] = {}
 
     def __len__(self) -> int:
-        """Batches in which every data set is seen about once, as an epoch of the authors' is."""
-        return sum(
-            len(self._shuffled(k, 0)) for k in range(len(self.datasets)) if self.shares[k] > 0
-        )
+        """Batches in one round through every data set, as an epoch of the authors' has."""
+        return sum(self._batches(k) for k in range(len(self.datasets)) if self.shares[k] > 0)
 
     def __getitem__(self, position: int) -> list[Sample]:
         draw = self.draw(position)
@@ -80,15 +80,21 @@ class Mixture(Dataset[list[Sample]]):
             raise MarigoldError(f"A position in the mixture is 0 or more, not {position}.")
         while len(self._choices) <= position:
             block = np.random.default_rng((self.seed, 0, len(self._choices) // BLOCK))
-            chosen = block.choice(len(self.shares), BLOCK, p=self.shares)
-            self._choices = np.concatenate([self._choices, chosen])
+            drawn = block.choice(len(self.shares), BLOCK, p=self.shares)
+            self._choices = np.concatenate([self._choices, drawn])
         chosen = int(self._choices[position])
         before = int(np.count_nonzero(self._choices[:position] == chosen))
-        batches = len(self._round(chosen, 0))
-        return Draw(chosen, self._round(chosen, before // batches)[before % batches])
+        epoch, place = divmod(before, self._batches(chosen))
+        if self._rounds.get(chosen, (None,))[0] != epoch:
+            self._rounds[chosen] = epoch, self._shuffled(chosen, epoch)
+        return Draw(chosen, self._rounds[chosen][1][place])
+
+    def _batches(self, number: int) -> int:
+        """Batches in every round through a data set."""
+        return max(1, sum(len(shape) // self.batch_size for shape in self._shapes(number)))
 
     def _shuffled(self, number: int, epoch: int) -> list[tuple[int, ...]]:
-        """The batches of one round through a data set; as many in every round."""
+        """The batches of one round through a data set."""
         random = np.random.default_rng((self.seed, 1, number, epoch))
         batches = []
         for bucket in self._shapes(number):
@@ -104,16 +110,13 @@ class Mixture(Dataset[list[Sample]]):
         """The numbers of a data set's samples, a list for each shape."""
         if number not in self._buckets:
             dataset = self.datasets[number]
-            by_shape = defaultdict(list)
+            by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
             for index in range(len(dataset)):
-                by_shape[dataset.shape(index) if self.batch_size > 1 else None].append(index)
-            self._buckets[number] = [by_shape[shape] for shape in by_shape]
+                try:
+                    by_shape[dataset.shape(index)].append(index)
+                except DataError as error:
+                    warnings.warn(f"Left out: {error}", stacklevel=2)
+            if not by_shape:
+                raise MarigoldError(f"No sample of data set {number + 1} can be read.")
+            self._buckets[number] = list(by_shape.values())
         return self._buckets[number]
-
-    def __getstate__(self) -> dict[str, object]:
-        # For a DataLoader's workers: a cache cannot be sent, and each makes its own.
-        return {key: value for key, value in vars(self).items() if key != "_round"}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        vars(self).update(state)
-        self._round = lru_cache(maxsize=4 * len(self.datasets))(self._shuffled)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from marigold_core.errors import MarigoldError
+
 from .folder import Folder
 from .hypersim import Hypersim
 from .sample import SampleDataset
 from .scenes import ProceduralScenes
 from .vkitti import VirtualKitti
-
-from marigold_core.errors import MarigoldError
 
 SPLITS = ("train", "val", "test", "all")
 KINDS: dict[str, Callable[..., SampleDataset]] = {

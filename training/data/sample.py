@@ -77,11 +77,10 @@ def as_sample(
     never valid.
     """
     if image.shape[:2] != depth.shape or depth.shape != valid.shape:
+        sizes = [" x ".join(map(str, a.shape[1::-1])) for a in (image, depth, valid)]
         raise DataError(
             file,
-            f"the picture is {image.shape[1]} x {image.shape[0]} and the depth"
-            f" {'x'.join(map(str, depth.shape[::-1]))}, mask {'x'.join(map(str, valid.shape[::-1]))}"
-            "; they must be of one size.",
+            "picture, depth and mask are of {}, {} and {} pixels, not of one size.".format(*sizes),
         )
     with np.errstate(invalid="ignore"):
         valid = valid & np.isfinite(depth) & (depth > 0)
@@ -90,7 +89,25 @@ def as_sample(
     return Sample(pixels.contiguous(), torch.from_numpy(depth), torch.from_numpy(valid), name)
 
 
-def resized_shape(height: int, width: int, resolution: int | tuple[int, int] | None) -> tuple[int, int]:
+def read_list(path: Path) -> list[tuple[str, ...]]:
+    """Lines of "picture depth [mask]", relative paths, as the authors' lists have them.
+
+    A line whose depth is "None" (KITTI frames without truth) is left out.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(path, f"the list cannot be read ({error}).") from error
+    rows = [tuple(line.split()) for line in lines if line.strip()]
+    for row in rows:
+        if len(row) < 2:
+            raise DataError(path, f"a line names a picture and its depth, not {' '.join(row)!r}.")
+    return [row for row in rows if row[1] != "None"]
+
+
+def resized_shape(
+    height: int, width: int, resolution: int | tuple[int, int] | None
+) -> tuple[int, int]:
     """(H, W) of a sample at `resolution`: pixels of the longer side, (H, W), or None: as it is.
 
     A longer side keeps the proportions to the nearest multiple of 8 pixels, the latent's cell.

@@ -1,0 +1,271 @@
+"""A plain folder of pictures with depth: with a manifest, with `meta.json` files, or neither.
+
+`manifest.jsonl` or `manifest.csv` (or `train.jsonl`, `val.csv`, ... for one split each), a line a
+sample, paths relative to it. What `training/render_dataset.py` writes is such a folder.
+
+    image, depth    the files; depth as PNG, TIFF, EXR, NPY, NPZ, PFM or HDF5
+    mask            a picture, white = use this pixel
+    unit_m          metres in one stored unit; else 0.001 for integers and 1 for floats
+    kind            "depth" or "disparity" (then depth is up to scale, 1 / (value + doffs_px))
+    key             the array's name in an NPZ or HDF5 file
+    invalid         values that are holes, such as "<=0" or "==65535"; several apart by spaces
+    focal_px        where the file holds distances along the rays: the focal length in pixels
+    split           "train", "val" or "test"
+
+Without a manifest, pictures in `images`, `rgb` or `image` are paired by name with files in `depth`
+or `depths`, and with those in `mask` or `masks` where there are any.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import operator
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from marigold_core.errors import MarigoldError
+from marigold_core.images import PICTURE_SUFFIXES, read_mask
+
+from .depth_arrays import SUFFIXES, picture_shape, read_picture, read_values
+from .hypersim import planar_depth
+from .sample import DataError, Sample, SampleDataset, as_sample, resize_sample, resized_shape
+
+# Without a word on splits one sample in twenty is kept to validate.
+VALIDATION_STRIDE = 20
+HOLES = re.compile(r"(==|<=|>=|<|>)\s*(-?[\d.]+(?:[eE][+-]?\d+)?)$")
+COMPARE = {
+    "==": operator.eq,
+    "<=": operator.le,
+    ">=": operator.ge,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One sample of a folder before it is read; see the module's text for the fields."""
+
+    name: str
+    image: Path
+    depth: Path
+    mask: Path | None = None
+    unit_m: float | None = None
+    kind: str = "depth"
+    doffs_px: float = 0.0
+    key: str | None = None
+    invalid: tuple[str, ...] = ()
+    focal_px: float | None = None
+    split: str | None = None
+
+
+class Folder(SampleDataset):
+    """The samples of a folder, or of the manifest file itself.
+
+    A split named in the manifest, or a manifest file of its own, decides; else every twentieth
+    sample is "val", the rest "train", and "test" is all. Broken lines of a manifest are warned of
+    and left out. resolution None keeps each picture's size.
+    """
+
+    def __init__(
+        self,
+        where: str | Path,
+        split: str = "train",
+        resolution: int | tuple[int, int] | None = None,
+    ) -> None:
+        self.resolution = resolution
+        self.entries = of_split(list(entries(Path(where), split)), split)
+        if not self.entries:
+            raise DataError(where, f"there are no pictures with depth of the split {split!r}.")
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = read_entry(self.entries[index])
+        height, width = sample.depth.shape
+        return resize_sample(sample, resized_shape(height, width, self.resolution))
+
+    def shape(self, index: int) -> tuple[int, int]:
+        return resized_shape(*picture_shape(self.entries[index].image), self.resolution)
+
+    def name(self, index: int) -> str:
+        return self.entries[index].name
+
+
+def entries(where: Path, split: str) -> Iterator[Entry]:
+    """All samples of a folder or manifest, in its order."""
+    if where.is_file():
+        yield from _from_manifest(where)
+        return
+    if not where.is_dir():
+        raise DataError(where, "there is no such folder or manifest.")
+    for name in (f"{split}.jsonl", f"{split}.csv", "manifest.jsonl", "manifest.csv"):
+        if (where / name).is_file():
+            for entry in _from_manifest(where / name):
+                # The file's own name is the split's.
+                yield entry if name.startswith("manifest") else replace(entry, split=split)
+            return
+    described = sorted(where.glob("*/meta.json"))
+    yield from _described(described) if described else _paired(where)
+
+
+def of_split(found: list[Entry], split: str) -> list[Entry]:
+    if split == "all":
+        return found
+    if any(entry.split for entry in found):
+        return [entry for entry in found if entry.split == split]
+    if split == "test":
+        return found
+    # A folder too small to give any away validates on what it trains on.
+    kept = [i for i in range(len(found)) if i % VALIDATION_STRIDE == VALIDATION_STRIDE - 1]
+    if not kept:
+        return found
+    chosen = set(kept)
+    return [entry for i, entry in enumerate(found) if (i in chosen) == (split == "val")]
+
+
+def read_entry(entry: Entry) -> Sample:
+    stored = read_values(entry.depth, entry.key)
+    values = stored.astype(np.float32)
+    valid = np.isfinite(values)
+    for rule in entry.invalid:
+        sign, number = _rule(rule, entry.depth)
+        valid &= ~COMPARE[sign](np.where(valid, values, 0), number)
+    if entry.mask is not None:
+        try:
+            valid &= read_mask(entry.mask)
+        except (MarigoldError, ValueError) as error:
+            raise DataError(
+                entry.mask, f"it is not a mask of the depth's size ({error})."
+            ) from error
+    if entry.kind == "disparity":
+        disparity = values + np.float32(entry.doffs_px)
+        valid &= disparity > 0
+        metres = 1 / np.where(valid, disparity, 1)
+    else:
+        unit = entry.unit_m or (1.0 if stored.dtype.kind == "f" else 0.001)
+        metres = np.where(valid, values, 0) * np.float32(unit)
+    if entry.focal_px is not None:
+        metres = planar_depth(metres, entry.focal_px)
+    return as_sample(read_picture(entry.image), metres, valid, entry.name, entry.depth)
+
+
+def _from_manifest(file: Path) -> Iterator[Entry]:
+    good = 0
+    for number, row in _rows(file):
+        try:
+            entry = _entry(row, file)
+        except (KeyError, ValueError, TypeError) as error:
+            warnings.warn(f"{file}, line {number} is left out: {error!r}.", stacklevel=2)
+            continue
+        good += 1
+        yield entry
+    if not good:
+        raise DataError(file, "no line of it names an image and its depth.")
+
+
+def _rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(file, f"the manifest cannot be read ({error}).") from error
+    if file.suffix.lower() == ".csv":
+        yield from enumerate(csv.DictReader(text.splitlines()), start=2)
+        return
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError("not an object")
+        except ValueError as error:  # A renderer that was stopped leaves half a line.
+            warnings.warn(f"{file}, line {number} is left out: {error}.", stacklevel=2)
+            continue
+        yield number, row
+
+
+def _entry(row: Mapping[str, Any], file: Path) -> Entry:
+    """A row of a manifest; CSV gives strings, and empty ones for what is not there."""
+    given = {key: value for key, value in row.items() if value not in (None, "")}
+    invalid = given.get("invalid", ())
+    rules = tuple(invalid.split() if isinstance(invalid, str) else map(str, invalid))
+    for rule in rules:
+        _rule(rule, file)
+    kind = str(given.get("kind", "depth"))
+    if kind not in ("depth", "disparity"):
+        raise ValueError(f"kind is depth or disparity, not {kind}")
+    unit = float(given["unit_m"]) if "unit_m" in given else None
+    if unit is not None and not (0 < unit < float("inf")):
+        raise ValueError(f"unit_m is above 0, not {unit}")
+    return Entry(
+        name=str(given.get("name", given["image"])),
+        image=file.parent / str(given["image"]),
+        depth=file.parent / str(given["depth"]),
+        mask=file.parent / str(given["mask"]) if "mask" in given else None,
+        unit_m=unit,
+        kind=kind,
+        doffs_px=float(given.get("doffs_px", 0)),
+        key=str(given["key"]) if "key" in given else None,
+        invalid=rules,
+        focal_px=float(given["focal_px"]) if "focal_px" in given else None,
+        split=str(given["split"]) if "split" in given else None,
+    )
+
+
+def _described(files: list[Path]) -> Iterator[Entry]:
+    """Folders with a `meta.json` each; those that say `"real": false` are not photographs."""
+    for file in files:
+        try:
+            meta = json.loads(file.read_text(encoding="utf-8"))
+            if not meta.get("real", True):
+                continue
+            row = {
+                "name": file.parent.name,
+                "image": meta["rgb_file"],
+                "depth": meta["depth_file"],
+                "unit_m": meta.get("to_metres", 1.0),
+                "kind": "disparity" if meta.get("depth_kind") == "disparity" else "depth",
+                "doffs_px": meta.get("doffs_px", 0.0),
+                "key": meta.get("npz_key", meta.get("hdf5_key")),
+                "invalid": [rule for rule in meta.get("invalid", []) if rule != "nonfinite"],
+            }
+            if meta.get("distance") == "ray":
+                row["focal_px"] = meta["intrinsics"]["fx"]
+            yield _entry(row, file)
+        except (OSError, KeyError, ValueError, TypeError) as error:
+            warnings.warn(f"{file} is left out: {error!r}.", stacklevel=2)
+
+
+def _paired(where: Path) -> Iterator[Entry]:
+    """Pictures and depth maps of the same name in folders of their own."""
+
+    def files(names: tuple[str, ...], suffixes: Any) -> dict[str, Path]:
+        folder = next((where / name for name in names if (where / name).is_dir()), None)
+        found = sorted(folder.rglob("*")) if folder else []
+        return {
+            path.relative_to(folder).with_suffix("").as_posix(): path
+            for path in found
+            if folder and path.suffix.lower() in suffixes
+        }
+
+    pictures = files(("images", "rgb", "image"), PICTURE_SUFFIXES)
+    depths = files(("depth", "depths"), SUFFIXES)
+    masks = files(("mask", "masks"), PICTURE_SUFFIXES)
+    for name in sorted(pictures.keys() & depths.keys()):
+        yield Entry(name, pictures[name], depths[name], masks.get(name))
+
+
+def _rule(rule: str, file: Path) -> tuple[str, float]:
+    match = HOLES.match(rule.strip())
+    if match is None:
+        raise ValueError(f"{file.name}: {rule!r} is not a comparison such as '<=0'")
+    return match[1], float(match[2])

@@ -1,0 +1,209 @@
+"""Hypersim (Roberts et al. 2021): the original HDF5 files, and what `prepare.py` makes of them.
+
+    ROOT/ai_001_001/images/scene_cam_00_final_hdf5/frame.0000.color.hdf5          original
+    ROOT/ai_001_001/images/scene_cam_00_geometry_hdf5/frame.0000.depth_meters.hdf5
+    ROOT/train/ai_001_001/rgb_cam_00_fr0000.png, depth_plane_cam_00_fr0000.png    prepared
+
+The prepared layout is that of Marigold's authors, and their lists of files work here.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .depth_arrays import read_hdf5, read_picture, read_values
+from .sample import (
+    DataError,
+    Sample,
+    SampleDataset,
+    as_sample,
+    read_list,
+    resize_sample,
+    resized_shape,
+)
+
+HEIGHT, WIDTH = 768, 1024
+TRAINING_SIZE = 480, 640
+# Pixels. One value for all scenes, as the authors take it, although some have shifted or tilted
+# lenses (ml-hypersim issue 24), where planar depth is a little wrong.
+FOCAL_LENGTH = 886.81
+MILLIMETRES = 0.001
+MIN_DEPTH, MAX_DEPTH = 1e-5, 65.0
+# Value of render_entity_id where a ray met nothing.
+NOTHING = -1
+SPLIT_TABLE = "metadata_images_split_scene_v1.csv"
+FRAME = re.compile(r"scene_(cam_\d+)_final_hdf5/frame\.(\d+)\.color\.hdf5$")
+
+
+class Frame(NamedTuple):
+    """One frame of the original layout."""
+
+    scene: str
+    camera: str
+    number: int
+
+    def file(self, root: Path, kind: str) -> Path:
+        """kind: "color", "depth_meters" or "render_entity_id"."""
+        folder = f"scene_{self.camera}_{'final' if kind == 'color' else 'geometry'}_hdf5"
+        return root / self.scene / "images" / folder / f"frame.{self.number:04d}.{kind}.hdf5"
+
+
+class Hypersim(SampleDataset):
+    """Pictures of 480 x 640 with planar depth below 65 m, from either layout.
+
+    The split of the original layout is read from `metadata_images_split_scene_v1.csv` in ROOT or
+    beside it; without it only split "all" can be opened. Each sample is then tone-mapped anew,
+    which takes longer than reading the prepared files, and nothing is filtered out.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "train",
+        resolution: int | tuple[int, int] | None = None,
+    ) -> None:
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise DataError(self.root, "there is no such folder.")
+        self.size = TRAINING_SIZE
+        if resolution is not None:
+            self.size = resized_shape(HEIGHT, WIDTH, resolution)
+        self.pairs = list(prepared_pairs(self.root, split))
+        self.frames = [] if self.pairs else original_frames(self.root, split)
+        if not self.pairs and not self.frames:
+            raise DataError(self.root, f"there are no Hypersim frames of the split {split!r}.")
+
+    def __len__(self) -> int:
+        return len(self.pairs) or len(self.frames)
+
+    def __getitem__(self, index: int) -> Sample:
+        if self.pairs:
+            sample = read_prepared(self.root, *self.pairs[index])
+        else:
+            sample = read_original(self.root, self.frames[index])
+        return resize_sample(sample, self.size)
+
+    def shape(self, index: int) -> tuple[int, int]:
+        return self.size
+
+    def name(self, index: int) -> str:
+        return self.pairs[index][0] if self.pairs else frame_name(self.frames[index])
+
+
+def frame_name(frame: Frame) -> str:
+    return f"{frame.scene}/{frame.camera}_fr{frame.number:04d}"
+
+
+def prepared_pairs(root: Path, split: str) -> Iterator[tuple[str, str]]:
+    """Paths of pictures and depth maps relative to the root; none in the original layout.
+
+    A filtered list goes before a list of all, and a list before the files that are there.
+    """
+    if split == "all":
+        for part in ("train", "val", "test"):
+            yield from prepared_pairs(root, part)
+        return
+    # The prepared folder itself, or one that holds a single split as the authors' archives do.
+    folder = root / split if (root / split).is_dir() else root
+    below = f"{split}/" if folder != root else ""
+    for name in (f"filename_list_{split}_filtered.txt", f"filename_list_{split}.txt"):
+        for listed in (folder / name, root / name):
+            if listed.is_file():
+                rows = read_list(listed)
+                yield from ((below + row[0], below + row[1]) for row in rows)
+                return
+    if below:
+        for picture in sorted(folder.glob("*/rgb_cam_*_fr*.png")):
+            depth = picture.with_name(picture.name.replace("rgb_", "depth_plane_", 1))
+            yield picture.relative_to(root).as_posix(), depth.relative_to(root).as_posix()
+
+
+def original_frames(root: Path, split: str) -> list[Frame]:
+    """The frames of the original layout that are there, in order."""
+    table = next((f for f in (root / SPLIT_TABLE, root.parent / SPLIT_TABLE) if f.is_file()), None)
+    if table is not None:
+        return [f for f in listed_frames(table, split) if f.file(root, "color").is_file()]
+    found = []
+    for path in sorted(root.glob("*/images/scene_cam_*_final_hdf5/frame.*.color.hdf5")):
+        match = FRAME.search(path.as_posix())
+        if match:
+            found.append(Frame(path.relative_to(root).parts[0], match[1], int(match[2])))
+    if found and split != "all":
+        raise DataError(
+            root / SPLIT_TABLE,
+            "there is no such file; it is in the ml-hypersim repository under"
+            " evermotion_dataset/analysis, and says which frames belong to the split.",
+        )
+    return found
+
+
+def listed_frames(table: Path, split: str) -> Iterator[Frame]:
+    """The rows of the split table that are in the public release."""
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                if row["included_in_public_release"].strip().lower() not in ("true", "1"):
+                    continue
+                if split in ("all", row["split_partition_name"]):
+                    yield Frame(row["scene_name"], row["camera_name"], int(row["frame_id"]))
+    except (KeyError, ValueError, AttributeError) as error:
+        raise DataError(table, f"it is not Hypersim's table of splits ({error}).") from error
+
+
+def read_prepared(root: Path, picture: str, depth: str) -> Sample:
+    stored = read_values(root / depth)
+    if stored.dtype.kind == "f" or stored.dtype.itemsize < 2:
+        raise DataError(root / depth, f"it holds {stored.dtype}, not 16-bit millimetres.")
+    metres = stored.astype(np.float32) * np.float32(MILLIMETRES)
+    valid = (metres > MIN_DEPTH) & (metres < MAX_DEPTH)
+    return as_sample(read_picture(root / picture), metres, valid, picture, root / depth)
+
+
+def read_original(root: Path, frame: Frame) -> Sample:
+    colour = read_hdf5(frame.file(root, "color")).astype(np.float64)
+    distance = read_hdf5(frame.file(root, "depth_meters")).astype(np.float64)
+    entity = read_hdf5(frame.file(root, "render_entity_id"))
+    file = frame.file(root, "depth_meters")
+    if colour.ndim != 3 or colour.shape[:2] != distance.shape or distance.shape != entity.shape:
+        raise DataError(file, "colour, depth and render_entity_id have different sizes.")
+    metres = planar_depth(distance)
+    with np.errstate(invalid="ignore"):  # Some pixels that met a surface hold NaN.
+        valid = (entity != NOTHING) & (metres > MIN_DEPTH) & (metres < MAX_DEPTH)
+    image = tone_map(colour, entity != NOTHING)
+    return as_sample(image, metres, valid, frame_name(frame), file)
+
+
+def planar_depth(
+    distance: NDArray[np.float64], focal_length: float = FOCAL_LENGTH
+) -> NDArray[np.float64]:
+    """Distance along the ray (H, W) -> depth along the optical axis, in the same unit.
+
+    z = d f / sqrt(x^2 + y^2 + f^2), x and y the pixel centre's offset from the picture's centre.
+    """
+    height, width = distance.shape
+    y = np.arange(height)[:, None] + 0.5 - height / 2
+    x = np.arange(width)[None] + 0.5 - width / 2
+    return distance * (focal_length / np.sqrt(x**2 + y**2 + focal_length**2))
+
+
+def tone_map(radiance: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Radiance (H, W, 3) -> RGB in [0, 1], by Hypersim's own scene_generate_images_tonemap.py.
+
+    The exposure is such that the 90th percentile of the valid pixels' brightness becomes 0.8 after
+    a gamma of 1 / 2.2. A frame that is black there stays black; one without valid pixels keeps
+    its exposure.
+    """
+    radiance = np.nan_to_num(radiance, nan=0.0, posinf=0.0, neginf=0.0)
+    scale = 1.0
+    if valid.any():
+        brightness = radiance[valid] @ (0.3, 0.59, 0.11)
+        current = np.percentile(brightness, 90)
+        scale = 0.0 if current < 1e-4 else 0.8**2.2 / current
+    return ((np.maximum(scale * radiance, 0) ** (1 / 2.2)).clip(0, 1)).astype(np.float32)
