@@ -113,7 +113,7 @@ def widen_conv_in(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     return unet
 
 
-def add_lora(unet: Any, rank: int) -> None:
+def add_lora(unet: Any, rank: int, seed: int) -> None:
     """Freeze the U-Net and train low-rank weights beside its attention, and conv_in whole.
 
     conv_in is new where the base had 4 channels; at half a percent of a U-Net's weights it need
@@ -124,6 +124,7 @@ def add_lora(unet: Any, rank: int) -> None:
     except ImportError as error:
         raise MarigoldError("--lora-rank needs peft; run: pip install peft") from error
 
+    torch.manual_seed(seed)  # whatever was drawn before: a run starts the same with a full cache
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LORA_TARGETS))
     inject_adapter_in_model(config, unet)
     unet.conv_in.requires_grad_(True)

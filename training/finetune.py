@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     # The U-Net and its optimiser, where they stopped
     if recipe.lora_rank:
-        add_lora(base.unet, recipe.lora_rank)
+        add_lora(base.unet, recipe.lora_rank, recipe.seed)
     if recipe.gradient_checkpointing:
         base.unet.enable_gradient_checkpointing()
         base.vae.enable_gradient_checkpointing()
@@ -86,8 +86,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         ema.to(device)
     progress: dict[str, Any] = resumed or {"step": 0, "best": None}
     step = progress["step"]
-    if main_process:
-        write_fixed_parts(recipe.output, base, recipe)
+    if main_process and not resumed:
+        try:
+            write_fixed_parts(recipe.output, base, recipe)
+        except (OSError, SafetensorError) as error:
+            raise MarigoldError(f"{recipe.output} cannot be written: {error}") from error
     tracker = Tracker(recipe, run / "logs", main_process, step)
     accelerator.print(f"{recipe.output}: {'goes on after' if resumed else 'starts at'} step {step}")
 

@@ -58,7 +58,9 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
         default="ignore",
         help="pixels without depth: out of the loss, or taught as the far plane (sky)",
     )
-    data.add_argument("--cache", type=Path, help="folder of latents; default: latents beside OUTPUT")
+    data.add_argument(
+        "--cache", type=Path, help="folder of latents; default: latents beside OUTPUT"
+    )
     data.add_argument("--workers", type=int, default=2, help="processes that read data")
 
     recipe = parser.add_argument_group("recipe")

@@ -76,7 +76,8 @@ def write_fixed_parts(folder: Path, base: Base, recipe: Any) -> None:
     for part in ("text_encoder", "tokenizer"):
         if (base.folder / part).is_dir():
             copy_part(base.folder / part, folder / part)
-    if (base.folder / EMBEDDING_FILE).is_file():
+    # Beside a text encoder the embedding's file is only a cache, and found anew.
+    if not (folder / "text_encoder").is_dir() and (base.folder / EMBEDDING_FILE).is_file():
         shutil.copyfile(base.folder / EMBEDDING_FILE, folder / EMBEDDING_FILE)
     for pattern in LICENCE_FILES:
         for file in base.folder.glob(pattern):

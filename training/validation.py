@@ -14,7 +14,7 @@ import torch
 from data.latent_cache import unusable
 from data.registry import open_dataset
 from data.sample import DataError, Sample
-from metrics import align_least_squares, score
+from metrics import Score, fitted, mean_score, score
 
 from marigold_core import Marigold, normalize_depth
 from marigold_core.depth import colorize
@@ -67,14 +67,12 @@ def validation_samples(recipe: Any) -> dict[str, list[Sample]]:
     return chosen
 
 
-def validate(
-    marigold: Marigold, samples: Mapping[str, Sequence[Sample]], seed: int
-) -> Validation:
+def validate(marigold: Marigold, samples: Mapping[str, Sequence[Sample]], seed: int) -> Validation:
     """Run over {data set: samples}. Every call draws the same noise for the same sample."""
     metrics: dict[str, dict[str, float]] = {}
     pictures = {}
     for data, chosen in samples.items():
-        scores = []
+        scores: list[Score] = []
         for number, sample in enumerate(chosen):
             rgb = sample.image.permute(1, 2, 0).numpy()
             depth, valid = sample.depth.numpy(), sample.valid.numpy()
@@ -92,10 +90,8 @@ def validate(
             scores.append(score(prediction, depth, valid))
             if number < SHOWN:
                 pictures[f"{data}/{number}"] = side_by_side(rgb, depth, valid, prediction)
-        metrics[data] = {
-            "AbsRel": float(np.mean([s.abs_rel for s in scores])),
-            "delta1": float(np.mean([s.delta1 for s in scores])),
-        }
+        mean = mean_score(scores)
+        metrics[data] = {"AbsRel": mean.abs_rel, "delta1": mean.delta1, "RMSE": mean.rmse}
     return Validation(metrics, pictures)
 
 
@@ -103,13 +99,13 @@ def side_by_side(
     rgb: np.ndarray, depth: np.ndarray, valid: np.ndarray, prediction: np.ndarray
 ) -> np.ndarray:
     truth = normalize_depth(depth, mode="percentile", mask=valid)
-    fitted = align_least_squares(prediction, truth, valid).clip(0, 1).astype(np.float32)
-    error = (np.abs(fitted - truth) * 4).clip(0, 1).astype(np.float32)
+    guess = fitted(prediction, truth, valid).clip(0, 1).astype(np.float32)
+    error = (np.abs(guess - truth) * 4).clip(0, 1).astype(np.float32)
     hidden = np.where(valid, truth, np.nan)
     panels: list[Any] = [
         np.rint(rgb * 255).astype(np.uint8),
         colorize(hidden),
-        colorize(fitted),
+        colorize(guess),
         colorize(np.where(valid, error, 0), "gray"),
     ]
     return np.concatenate(panels, axis=1)

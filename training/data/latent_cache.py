@@ -233,7 +233,10 @@ def unusable(sample: Sample, whole: bool) -> str | None:
     """Why this sample teaches nothing, or None. whole: single valid pixels are enough."""
     if not sample.valid.any():
         return f"{sample.name}: no pixel has a valid depth."
-    if not torch.isfinite(sample.image).all() or not torch.isfinite(sample.depth[sample.valid]).all():
+    if (
+        not torch.isfinite(sample.image).all()
+        or not torch.isfinite(sample.depth[sample.valid]).all()
+    ):
         return f"{sample.name}: the picture or its depth has values that are not finite."
     depth, valid = sample.depth[None], sample.valid[None]
     if not has_range(depth, valid).all():
