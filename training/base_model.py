@@ -1,4 +1,4 @@
-"""What a run starts from: any Stable Diffusion or Marigold folder or hub id, made ready to train."""
+"""What a run starts from: any Stable Diffusion or Marigold, made ready to train."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from marigold_core.networks import load_network, load_vae
 from marigold_core.weights import find_weights, read_json
 
 # Stable Diffusion's layers that low-rank weights are added to: attention, and its feed-forward.
-LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")  # fmt: skip
+LORA_TARGETS = (
+    "to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out",
+)  # fmt: skip
 NOISE_PROCESS = (
     "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas",
     "set_alpha_to_one", "steps_offset",

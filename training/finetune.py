@@ -68,6 +68,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     caches = [open_cache(accelerator, recipe, base, spec) for spec in recipe.data]
     batches = LatentBatches(caches, recipe.weights, recipe.seed, recipe.micro_batch, recipe.flip)
     samples = validation_samples(recipe)
+    # What no step needs makes room on the device.
+    idle = device if recipe.objective == "e2e" else torch.device("cpu")
+    base.vae.to(idle)
 
     # The U-Net and its optimiser, where they stopped
     if recipe.lora_rank:
@@ -120,6 +123,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     def publish() -> None:
         """Validate, and make OUTPUT the U-Net of now if it is the one to give away."""
+        base.vae.to(device)
         with averaged(ema, trained):
             engine = marigold(accelerator, unet, base, text_embedding, recipe.objective)
             # A sharded network runs in all processes or in none.
@@ -128,6 +132,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             found = validate(engine, samples, recipe.seed) if taking_part else Validation({}, {})
             unet.train()
             weights = plain_weights(accelerator.get_state_dict(unet))
+        base.vae.to(idle)
         if not main_process:
             return
         for data, values in found.metrics.items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -93,7 +94,7 @@ def masked_mean_square(output: Tensor, target: Tensor, mask: Tensor | None) -> T
 
 
 def denoising_loss(
-    unet: Callable[..., Tensor] | torch.nn.Module,
+    unet: Any,
     image_latent: Tensor,
     depth_latent: Tensor,
     text_embedding: Tensor,
@@ -143,7 +144,7 @@ def fit_scale_and_shift(prediction: Tensor, target: Tensor, valid: Tensor) -> Te
 
 
 def end_to_end_loss(
-    unet: Callable[..., Tensor] | torch.nn.Module,
+    unet: Any,
     decode: Callable[[Tensor], Tensor],
     image_latent: Tensor,
     depth: Tensor,
