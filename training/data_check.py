@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from data.latents import has_range
 from data.sample import DataError, Sample, SampleDataset
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from marigold_core import normalize_depth
 from marigold_core.depth import colorize
@@ -18,7 +18,8 @@ ROWS = 6  # samples of each data set, evenly over it
 WIDTH, HEIGHT = 240, 180  # of a panel
 LABEL = 16
 BINS = 48
-GREY, BLACK, WHITE = (120, 120, 120), (0, 0, 0), (255, 255, 255)
+# The paper is darker than a mask's white.
+GREY, BLACK, PAPER = (110, 110, 110), (0, 0, 0), (215, 215, 215)
 
 
 def contact_sheet(datasets: Mapping[str, SampleDataset], path: Path) -> list[str]:
@@ -57,7 +58,7 @@ def draw_row(sample: Sample, label: str, problem: str | None) -> np.ndarray:
     coloured = colorize(np.where(valid, shown, np.nan))
     mask = np.repeat((valid * np.uint8(255))[..., None], 3, axis=2)
     panels = [fit(panel) for panel in (rgb, coloured, mask)]
-    row = Image.new("RGB", (4 * WIDTH, HEIGHT + LABEL), WHITE)
+    row = Image.new("RGB", (4 * WIDTH, HEIGHT + LABEL), PAPER)
     for column, panel in enumerate([*panels, histogram(depth[valid])]):
         row.paste(panel, (column * WIDTH, LABEL))
     share = f"{valid.mean():.1%} valid"
@@ -69,25 +70,26 @@ def draw_row(sample: Sample, label: str, problem: str | None) -> np.ndarray:
 
 def fit(panel: np.ndarray) -> Image.Image:
     """Into a panel, proportions kept."""
-    picture = Image.fromarray(panel)
-    picture.thumbnail((WIDTH - 4, HEIGHT - 4))
-    framed = Image.new("RGB", (WIDTH, HEIGHT), WHITE)
+    picture = ImageOps.contain(Image.fromarray(panel), (WIDTH - 4, HEIGHT - 4))
+    framed = Image.new("RGB", (WIDTH, HEIGHT), PAPER)
     framed.paste(picture, ((WIDTH - picture.width) // 2, (HEIGHT - picture.height) // 2))
     return framed
 
 
 def histogram(depth: np.ndarray) -> Image.Image:
-    """How often each depth is there, from the least to the greatest (m)."""
-    panel = Image.new("RGB", (WIDTH, HEIGHT), WHITE)
+    """How often each depth is there, from the least to the greatest, in logarithmic steps."""
+    panel = Image.new("RGB", (WIDTH, HEIGHT), PAPER)
     draw = ImageDraw.Draw(panel)
     if depth.size:
-        counts, edges = np.histogram(depth.astype(np.float64), BINS)
+        # Outdoors most pixels are near and a few are hundreds of metres away.
+        near, far = float(depth.min()), float(depth.max())
+        counts, _ = np.histogram(np.log(depth.astype(np.float64)), BINS)
         bottom, bar = HEIGHT - 16, (WIDTH - 8) / BINS
         for i, count in enumerate(counts):
             top = bottom - (bottom - 6) * count / counts.max()
             draw.rectangle((4 + i * bar, top, 4 + (i + 1) * bar - 1, bottom), GREY)
         font = ImageFont.load_default()
-        draw.text((4, HEIGHT - 14), f"{edges[0]:.3g} m", BLACK, font)
-        far = f"{edges[-1]:.3g} m"
-        draw.text((WIDTH - 4 - draw.textlength(far, font), HEIGHT - 14), far, BLACK, font)
+        draw.text((4, HEIGHT - 14), f"{near:.3g} m", BLACK, font)
+        label = f"{far:.3g} m"
+        draw.text((WIDTH - 4 - draw.textlength(label, font), HEIGHT - 14), label, BLACK, font)
     return panel

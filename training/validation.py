@@ -15,6 +15,7 @@ from data.latent_cache import unusable
 from data.registry import open_dataset
 from data.sample import DataError, Sample
 from metrics import Score, fitted, mean_score, score
+from release import public_name
 
 from marigold_core import Marigold, normalize_depth
 from marigold_core.depth import colorize
@@ -63,7 +64,8 @@ def validation_samples(recipe: Any) -> dict[str, list[Sample]]:
             if unusable(sample, whole=True) is None:
                 found.append(sample)
         if found:
-            chosen[spec] = found
+            name = public_name(spec)
+            chosen[f"{name} {len(chosen) + 1}" if name in chosen else name] = found
     return chosen
 
 
