@@ -1,90 +1,202 @@
-"""How good a checkpoint is: AbsRel and delta1 after the affine fit, beside two trivial maps.
+"""How good a checkpoint is, by the published protocol, beside two trivial maps.
 
     python training/evaluate.py nano                        # procedural scenes it never saw
     python training/evaluate.py nano --rgbd ../shared/data/rgbd     # and photographed frames
+    python training/evaluate.py prs-eth/marigold-depth-v1-1 --settings 1x10 \\
+        --data nyuv2:DATA/nyuv2 kitti:DATA/kitti eth3d:DATA/eth3d scannet:DATA/scannet \\
+        diode:DATA/diode
+    python training/evaluate.py nano --sweep members --values 1 2 5 10 20 --seeds 1 2 3
+    python training/evaluate.py runs/gaussian runs/annealed --sweep checkpoint
+    accelerate launch --num_processes 4 training/evaluate.py ...
 
 The trivial maps take the same fit: the single best constant, and a vertical ramp (depth grows
 towards the top of the picture). A model is worth something where it beats both.
+
+Predictions are kept under --output: a run that was stopped goes on where it was when the same
+command is given again. See docs/evaluation.md.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-from data.latents import SHAPES, has_range
-from data.procedural import render_scenes
-from data.rgbd_folder import Frame, real_frames
-from metrics import Score, score, vertical_ramp
-from tqdm import tqdm
+from data.benchmark_sets import PROTOCOLS
+from metrics import FITS
+from predictions import METHODS, NOISES, REDUCTIONS, Predictor, Setting
+from report import Evaluation, markdown, write_json, write_plot
+from scoring import (
+    SPLITS,
+    TRIVIAL,
+    Case,
+    Processes,
+    open_set,
+    results_of,
+    score_set,
+    started_processes,
+)
 
-from marigold_core import Marigold
+from marigold_core import Marigold, MarigoldError
+from marigold_core.files import atomic_path
 
-# Far from every training seed, which count up from small numbers.
-HELD_OUT_SEED = 987_654_321
-
-
-def procedural_frames(count: int) -> Iterable[Frame]:
-    for i in range(count):
-        height, width = SHAPES[i % len(SHAPES)]
-        generator = torch.Generator().manual_seed(HELD_OUT_SEED + i)
-        scene = render_scenes(1, height, width, generator)
-        rgb = scene.rgb[0].permute(1, 2, 0).numpy()
-        if has_range(scene.depth, scene.valid):
-            yield Frame(f"scene {i}", rgb, scene.depth[0].numpy(), scene.valid[0].numpy())
-
-
-def evaluate(marigold: Marigold, frames: Iterable[Frame], args: argparse.Namespace) -> None:
-    rows: list[tuple[str, list[Score]]] = []
-    for frame in tqdm(list(frames), leave=False):
-        flat, ramp = np.zeros(frame.depth.shape, np.float32), vertical_ramp(*frame.depth.shape)
-        scores = [score(flat, frame.depth, frame.valid), score(ramp, frame.depth, frame.valid)]
-        for steps, members in args.settings:
-            depth_map = marigold(
-                frame.rgb,
-                num_inference_steps=steps,
-                ensemble_size=members,
-                generator=torch.Generator().manual_seed(args.seed),
-            )
-            scores.append(score(depth_map.depth, frame.depth, frame.valid))
-        rows.append((frame.name, scores))
-    names = ["constant", "ramp", *(f"{s} steps x {m}" for s, m in args.settings)]
-    print("| frame | " + " | ".join(names) + " |")
-    print("|---" * (len(names) + 1) + "|")
-    for name, scores in rows if args.per_frame else []:
-        print(f"| {name} | " + " | ".join(f"{s.abs_rel:.3f}/{s.delta1:.3f}" for s in scores) + " |")
-    mean = np.mean([scores for _, scores in rows], axis=0)
-    print(f"| mean of {len(rows)} | " + " | ".join(f"{a:.3f}/{d:.3f}" for a, d in mean) + " |")
+# What each sweep goes through unless --values says otherwise.
+SWEEPS = {
+    "members": ["1", "2", "5", "10", "20"],
+    "steps": ["1", "2", "4", "10", "25", "50"],
+    "noise": list(NOISES),
+    "alignment": [f"{method}/{reduction}" for method in METHODS for reduction in REDUCTIONS],
+    "fit": ["least_squares", "median", "disparity", "scale"],
+    "checkpoint": [],
+}
 
 
-def main() -> None:
+def planned_cases(args: argparse.Namespace) -> list[Case]:
+    """The rows asked for: the settings, or the first of them with one thing varied."""
+
+    def case(setting: Setting, method: str, fit: str = args.fit) -> Case:
+        seeds = tuple(setting._replace(seed=seed) for seed in args.seeds)
+        return Case(method, seeds, fit)
+
+    bases = [Setting.parse(text) for text in args.settings]
+    bases = [base._replace(noise=args.noise) for base in bases]
+    base = bases[0]
+    if args.sweep in (None, "checkpoint"):
+        return [case(setting, str(setting)) for setting in bases]
+    if args.sweep == "fit":
+        return [case(base, f"{base}, fit {fit}", fit) for fit in args.values]
+    varied = []
+    for value in args.values:
+        if args.sweep in ("members", "steps"):
+            if not (value.isdecimal() and int(value)):
+                raise MarigoldError(f"--sweep {args.sweep} goes through numbers, not {value!r}.")
+            number = int(value)
+            setting = base._replace(members=number)
+            if args.sweep == "steps":
+                setting = base._replace(steps=number)
+        elif args.sweep == "noise":
+            setting = base._replace(noise=value)
+        else:
+            method, _, reduction = value.partition("/")
+            setting = base._replace(method=method, reduction=reduction or "median")
+        varied.append(case(setting, f"{args.sweep} {value} ({setting})"))
+    return varied
+
+
+def evaluate(args: argparse.Namespace, processes: Processes) -> list[Evaluation]:
+    cases = planned_cases(args)
+    sets = [(spec, *open_set(spec, args.split)) for spec in args.data]
+    evaluations = {
+        spec: Evaluation(spec, spec.partition(":")[0], rules.title, rules.expected, [], {})
+        for spec, _, rules in sets
+    }
+    for number, checkpoint in enumerate(args.checkpoints):
+        marigold = Marigold.from_pretrained(
+            checkpoint, device=args.device or processes.device, dtype=args.dtype
+        )
+        for spec, dataset, rules in sets:
+            resolution = rules.resolution
+            if args.processing_resolution is not None:
+                resolution = args.processing_resolution
+            predictor = Predictor(marigold, args.output / "predictions", resolution)
+            wanted = [*(TRIVIAL if number == 0 else ()), *cases]
+            rows = score_set(dataset, predictor, wanted, rules, processes)
+            found = evaluations[spec]
+            found.results.extend(results_of(rows, wanted, checkpoint))
+            found.failed.update({row.name: row.error for row in rows if row.error})
+    return list(evaluations.values())
+
+
+def write_results(evaluations: list[Evaluation], args: argparse.Namespace) -> None:
+    text = "\n".join(markdown(evaluation, args.per_frame) for evaluation in evaluations)
+    print(text, end="")
+    name = f"sweep-{args.sweep}" if args.sweep else "results"
+    with atomic_path(args.output / f"{name}.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    command = {
+        key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()
+    }
+    write_json(evaluations, command, args.output / f"{name}.json")
+    if args.sweep:
+        by_checkpoint = args.sweep == "checkpoint"
+        values = [Path(c).name for c in args.checkpoints] if by_checkpoint else args.values
+        try:
+            write_plot(evaluations, args.sweep, values, len(values), args.output / f"{name}.png")
+        except MarigoldError as error:
+            print(error, file=sys.stderr)
+
+
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", help="bundled name, folder or hub id")
-    parser.add_argument("--scenes", type=int, default=400, help="held-out procedural scenes")
-    parser.add_argument("--rgbd", type=Path, help="folder of photographed frames with depth")
-    parser.add_argument(
+    parser.add_argument("checkpoints", nargs="+", help="bundled names, folders or hub ids")
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--data",
+        nargs="+",
+        default=[],
+        metavar="SET",
+        help=f"{', '.join(f'{kind}:PATH' for kind in (*PROTOCOLS, *SPLITS))}",
+    )
+    data.add_argument("--scenes", type=int, help="held-out procedural scenes (400 without --data)")
+    data.add_argument("--rgbd", type=Path, help="a folder of pictures with depth: folder:RGBD")
+    data.add_argument("--split", help="of procedural, folder, hypersim or vkitti; not train")
+    how = parser.add_argument_group("settings")
+    how.add_argument(
         "--settings",
         nargs="+",
         default=["1x1", "4x1", "1x10", "4x10"],
         help="steps x ensemble members",
     )
-    parser.add_argument("--per-frame", action="store_true", help="a row for each frame")
-    parser.add_argument("--device")
-    parser.add_argument("--seed", type=int, default=1234)
-    args = parser.parse_args()
-    args.settings = [tuple(map(int, setting.split("x"))) for setting in args.settings]
-
-    marigold = Marigold.from_pretrained(args.checkpoint, device=args.device)
-    print("Procedural scenes, AbsRel/delta1:\n")
-    evaluate(marigold, procedural_frames(args.scenes), args)
+    how.add_argument(
+        "--processing-resolution",
+        type=int,
+        help="of the longer side, 0 the picture's own (the protocol's, or the checkpoint's)",
+    )
+    how.add_argument("--fit", choices=FITS, default="least_squares", help="to the true depth")
+    how.add_argument("--noise", choices=NOISES, default="gaussian", help="to start from")
+    how.add_argument("--seed", "--seeds", dest="seeds", type=int, nargs="+", default=[1234])
+    how.add_argument("--sweep", choices=SWEEPS, help="vary this in the first of the settings")
+    how.add_argument("--values", nargs="+", help="what the sweep goes through")
+    run = parser.add_argument_group("run")
+    run.add_argument(
+        "--output",
+        type=Path,
+        default=Path("runs/evaluation"),
+        help="predictions, tables, JSON, plot",
+    )
+    run.add_argument("--per-frame", action="store_true", help="a row for each picture")
+    run.add_argument("--device")
+    run.add_argument("--dtype", default="float32", help="the protocol's is float32")
+    args = parser.parse_args(argv)
+    if args.scenes is None and not args.data:
+        args.scenes = 400
+    if args.scenes:
+        args.data = [*args.data, f"procedural:{args.scenes}"]
     if args.rgbd:
-        print("\nPhotographed frames, AbsRel/delta1:\n")
-        evaluate(marigold, real_frames(args.rgbd), args)
+        args.data = [*args.data, f"folder:{args.rgbd}"]
+    if args.sweep == "checkpoint":
+        args.settings = args.settings[:1]
+    args.values = args.values or SWEEPS.get(args.sweep)
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = arguments(argv)
+    try:
+        processes = started_processes()
+        evaluations = evaluate(args, processes)
+        if processes.rank == 0:
+            write_results(evaluations, args)
+    except MarigoldError as error:
+        sys.exit(f"evaluate.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nStopped; the same command goes on from here.")
+    processes.finish()
+    if any(not evaluation.measured for evaluation in evaluations):
+        sys.exit("evaluate.py: a data set has no picture that could be measured.")
 
 
 if __name__ == "__main__":

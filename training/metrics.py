@@ -108,8 +108,8 @@ def fitted(
 
     fit: "least_squares": the scale and shift of least squared error (the protocol);
         "disparity": the same between the prediction and 1 / truth, for checkpoints that predict
-        inverse depth, and back; "median": equal median and mean deviation from it, which a few
-        wild pixels do not move (MiDaS, Ranftl et al. 2020, eq. 5); "scale": of least squared
+        inverse depth, and back; "median": equal median and mean deviation from it, which wild
+        pixels move less (MiDaS, Ranftl et al. 2020, eq. 5); "scale": of least squared
         error without a shift; "none": metric already.
     fit_columns: the fit sees no more than so many columns, the nearest ones: ETH3D's protocol.
     """
@@ -139,6 +139,11 @@ def fitted(
         return x * ((a @ b) / (a @ a) if a.any() else 0.0)
     scale, shift = _line(a, b)
     return x * scale + shift
+
+
+def align_least_squares(prediction: Map, truth: Map, valid: Mask) -> NDArray[np.float64]:
+    """The protocol's fit, where no other is in question: see `fitted`."""
+    return fitted(prediction, truth, valid)
 
 
 def _line(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float]:

@@ -111,7 +111,7 @@ class BenchmarkSet(SampleDataset):
             except ValueError as error:
                 raise DataError(depth, str(error)) from None
             image, metres, valid = image[rows, columns], metres[rows, columns], valid[rows, columns]
-            valid = valid & evaluated_part(*valid.shape, protocol.kitti)
+            valid = valid & evaluated_part(HEIGHT, WIDTH, protocol.kitti)
         if protocol.crop:
             counts = np.zeros(valid.shape, bool)
             counts[protocol.crop] = True

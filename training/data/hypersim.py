@@ -87,7 +87,12 @@ class Hypersim(SampleDataset):
         if self.pairs:
             sample = read_prepared(self.root, *self.pairs[index])
         else:
-            sample = read_original(self.root, self.frames[index])
+            frame = self.frames[index]
+            sample = as_sample(
+                *read_original(self.root, frame),
+                frame_name(frame),
+                frame.file(self.root, "depth_meters"),
+            )
         return resize_sample(sample, self.size)
 
     def shape(self, index: int) -> tuple[int, int]:
@@ -166,18 +171,26 @@ def read_prepared(root: Path, picture: str, depth: str) -> Sample:
     return as_sample(read_picture(root / picture), metres, valid, picture, root / depth)
 
 
-def read_original(root: Path, frame: Frame) -> Sample:
-    colour = read_hdf5(frame.file(root, "color")).astype(np.float64)
-    distance = read_hdf5(frame.file(root, "depth_meters")).astype(np.float64)
-    entity = read_hdf5(frame.file(root, "render_entity_id"))
+class Original(NamedTuple):
+    """One frame in float64: image (H, W, 3) in [0, 1], metres and valid (H, W)."""
+
+    image: NDArray[np.float64]
+    metres: NDArray[np.float64]
+    valid: NDArray[np.bool_]
+
+
+def read_original(root: Path, frame: Frame) -> Original:
+    """Tone-mapped and planar; valid as the recipe has it. Raises DataError."""
     file = frame.file(root, "depth_meters")
-    if colour.ndim != 3 or colour.shape[:2] != distance.shape or distance.shape != entity.shape:
+    colour = read_hdf5(frame.file(root, "color")).astype(np.float64)
+    distance = read_hdf5(file).astype(np.float64)
+    entity = read_hdf5(frame.file(root, "render_entity_id"))
+    if colour.shape != (*distance.shape, 3) or distance.shape != entity.shape:
         raise DataError(file, "colour, depth and render_entity_id have different sizes.")
     metres = planar_depth(distance)
     with np.errstate(invalid="ignore"):  # Some pixels that met a surface hold NaN.
         valid = (entity != NOTHING) & (metres > MIN_DEPTH) & (metres < MAX_DEPTH)
-    image = tone_map(colour, entity != NOTHING)
-    return as_sample(image, metres, valid, frame_name(frame), file)
+    return Original(tone_map(colour, entity != NOTHING), metres, valid)
 
 
 def planar_depth(
@@ -193,7 +206,7 @@ def planar_depth(
     return distance * (focal_length / np.sqrt(x**2 + y**2 + focal_length**2))
 
 
-def tone_map(radiance: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+def tone_map(radiance: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Radiance (H, W, 3) -> RGB in [0, 1], by Hypersim's own scene_generate_images_tonemap.py.
 
     The exposure is such that the 90th percentile of the valid pixels' brightness becomes 0.8 after
@@ -206,4 +219,4 @@ def tone_map(radiance: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray
         brightness = radiance[valid] @ (0.3, 0.59, 0.11)
         current = np.percentile(brightness, 90)
         scale = 0.0 if current < 1e-4 else 0.8**2.2 / current
-    return ((np.maximum(scale * radiance, 0) ** (1 / 2.2)).clip(0, 1)).astype(np.float32)
+    return (np.maximum(scale * radiance, 0) ** (1 / 2.2)).clip(0, 1)

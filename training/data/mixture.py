@@ -10,14 +10,14 @@ from __future__ import annotations
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from torch.utils.data import Dataset
 
 from marigold_core.errors import MarigoldError
 
-from .sample import DataError, Sample, SampleDataset
+from .sample import DataError
 
 # Draws are made in blocks, each from a generator of its own.
 BLOCK = 4096
@@ -30,7 +30,17 @@ class Draw(NamedTuple):
     indices: tuple[int, ...]
 
 
-class Mixture(Dataset[list[Sample]]):
+class Shaped(Protocol):
+    """What can be mixed: a `SampleDataset`, or latents made of one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+    def shape(self, index: int) -> tuple[int, int]: ...
+
+
+class Mixture(Dataset[list[Any]]):
     """Batch n of an endless sequence: `mixture[n]`, a list of `batch_size` samples of one shape.
 
     datasets, weights: as many of each; the weights are shares, in any unit. Each data set is gone
@@ -42,7 +52,7 @@ class Mixture(Dataset[list[Sample]]):
 
     def __init__(
         self,
-        datasets: Sequence[SampleDataset],
+        datasets: Sequence[Shaped],
         weights: Sequence[float],
         seed: int,
         batch_size: int = 1,
@@ -70,7 +80,7 @@ class Mixture(Dataset[list[Sample]]):
         """Batches in one round through every data set, as an epoch of the authors' has."""
         return sum(self._batches(k) for k in range(len(self.datasets)) if self.shares[k] > 0)
 
-    def __getitem__(self, position: int) -> list[Sample]:
+    def __getitem__(self, position: int) -> list[Any]:
         draw = self.draw(position)
         return [self.datasets[draw.dataset][index] for index in draw.indices]
 

@@ -65,7 +65,7 @@ class SampleDataset(Dataset[Sample]):
 
 
 def as_sample(
-    image: NDArray[np.float32],
+    image: NDArray[np.floating[Any]],
     depth: NDArray[Any],
     valid: NDArray[np.bool_],
     name: str,

@@ -1,0 +1,195 @@
+"""Predictions of a checkpoint over many settings, kept on disk so that a run can be taken up again.
+
+A file is named by what it depends on: the weights, the setting, the resolution and the picture's
+own pixels. A checkpoint trained on, or a picture changed, under the same name is a new one here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from objective import multi_resolution_noise
+from torch import Tensor
+
+from marigold_core import Marigold, MarigoldError, ensemble_depth
+from marigold_core.depth_files import write_array
+from marigold_core.resize import resize_map
+
+NOISES = ("gaussian", "zeros", "multiresolution")
+METHODS = ("closed_form", "paper")
+REDUCTIONS = ("median", "mean")
+
+
+class Setting(NamedTuple):
+    """steps, members: of the sampler and the ensemble. method, reduction: see `ensemble_depth`.
+    noise: what the latents start from. seed: set anew for every picture, as the authors do."""
+
+    steps: int
+    members: int
+    method: str = "closed_form"
+    reduction: str = "median"
+    noise: str = "gaussian"
+    seed: int = 1234
+
+    @classmethod
+    def parse(cls, text: str) -> Setting:
+        """ "4x10": four steps, ten members. Raises MarigoldError."""
+        steps, x, members = text.partition("x")
+        if not (x and steps.isdecimal() and members.isdecimal() and int(steps) and int(members)):
+            raise MarigoldError(f"A setting is STEPSxMEMBERS such as 4x10, not {text!r}.")
+        return cls(int(steps), int(members))
+
+    def __str__(self) -> str:
+        words = [f"{self.steps} steps x {self.members}"]
+        if self.members > 1:
+            words += [
+                w for w in (self.method, self.reduction) if w not in ("closed_form", "median")
+            ]
+        return ", ".join(words + [self.noise] * (self.noise != "gaussian"))
+
+
+class Predictor:
+    """Depth maps of one checkpoint.
+
+    folder: where they are kept; None keeps nothing. processing_resolution: as in `Marigold`. The
+    members of an ensemble are the first of a larger one with the same seed, so that a sweep over
+    sizes costs what its largest ensemble costs.
+    """
+
+    def __init__(
+        self, marigold: Marigold, folder: Path | None, processing_resolution: int | None = None
+    ) -> None:
+        self.marigold = marigold
+        self.resolution = processing_resolution
+        if self.resolution is None:
+            self.resolution = marigold.processing_resolution
+        self.folder = folder and folder / fingerprint(marigold)
+
+    def depths(
+        self, picture: NDArray[np.float32], settings: Sequence[Setting]
+    ) -> list[NDArray[np.float32]]:
+        """A map (H, W) at the picture's size for each setting; picture: (H, W, 3) in [0, 1].
+
+        Raises MarigoldError as `Marigold.predict` does.
+        """
+        size = picture.shape[0], picture.shape[1]
+        name = hashlib.sha256(picture.tobytes()).hexdigest()[:24]
+        together = defaultdict(list)
+        for setting in dict.fromkeys(settings):
+            # Latent consistency draws new noise at each step for all members at once.
+            alone = self.marigold.family == "lcm" and setting.steps > 1
+            key = setting if alone else setting._replace(members=0, method="", reduction="")
+            together[key].append(setting)
+        done: dict[Setting, NDArray[np.float32]] = {}
+        for group in together.values():
+            kept = {setting: self._read(setting, name) for setting in group}
+            members = None
+            for setting, depth in kept.items():
+                if depth is None:
+                    # Always as many as the largest needs: a batch's size moves the last digits.
+                    if members is None:
+                        members = self._members(picture, max(group, key=lambda s: s.members))
+                    depth = self._merge(members, setting)
+                    self._write(setting, name, depth)
+                done[setting] = depth
+        lower, upper = 0, 1 if self.marigold.shift_invariant else None
+        return [
+            resize_map(torch.from_numpy(done[s]), size).clamp(lower, upper).numpy()
+            for s in settings
+        ]
+
+    def _members(self, picture: NDArray[np.float32], setting: Setting) -> Tensor:
+        """Not yet aligned, (N, h, w); member j starts from the j-th draw of the seed."""
+        generator = torch.Generator().manual_seed(setting.seed)
+        count, latents = setting.members, None
+        if self.marigold.family == "e2e":
+            count = 1  # It starts from zeros: all members are one.
+        else:
+            height, width = picture.shape[:2]
+            shape = self.marigold.latent_shape(height, width, processing_resolution=self.resolution)
+            draws = [initial_noise(shape, setting.noise, generator) for _ in range(count)]
+            latents = torch.cat(draws)
+        return self.marigold.predict(
+            picture,
+            num_inference_steps=setting.steps,
+            ensemble_size=count,
+            processing_resolution=self.resolution,
+            generator=generator,
+            latents=latents,
+        )
+
+    def _merge(self, members: Tensor, setting: Setting) -> NDArray[np.float32]:
+        depth, _ = ensemble_depth(
+            members[: setting.members],
+            method=setting.method,
+            reduction=setting.reduction,
+            scale_invariant=self.marigold.scale_invariant,
+            shift_invariant=self.marigold.shift_invariant,
+        )
+        return np.asarray(depth.float().cpu().numpy())
+
+    def _path(self, setting: Setting, name: str) -> Path | None:
+        if self.folder is None:
+            return None
+        words = [f"{setting.steps}x{setting.members}", *map(str, setting[2:]), str(self.resolution)]
+        return self.folder / "_".join(words) / f"{name}.npy"
+
+    def _read(self, setting: Setting, name: str) -> NDArray[np.float32] | None:
+        path = self._path(setting, name)
+        if path is None or not path.is_file():
+            return None
+        try:
+            depth = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None  # A broken file is made anew.
+        return depth if depth.ndim == 2 and depth.dtype == np.float32 else None
+
+    def _write(self, setting: Setting, name: str, depth: NDArray[np.float32]) -> None:
+        path = self._path(setting, name)
+        if path is None:
+            return
+        try:
+            write_array(path, depth)
+        except OSError as error:
+            warnings.warn(f"Predictions are no longer kept: {error}.", stacklevel=2)
+            self.folder = None
+
+
+def initial_noise(shape: tuple[int, ...], kind: str, generator: torch.Generator) -> Tensor:
+    """Latents (1, 4, h, w) to start from; "multiresolution" is the paper's training noise."""
+    if kind == "zeros":
+        return torch.zeros(shape)
+    if kind == "multiresolution":
+        return multi_resolution_noise(shape, torch.tensor([999]), generator=generator)
+    if kind != "gaussian":
+        raise MarigoldError(f"There is no noise {kind!r}; choose from {', '.join(NOISES)}.")
+    return torch.randn(shape, generator=generator)
+
+
+def fingerprint(marigold: Marigold) -> str:
+    """Twelve letters that differ where a checkpoint's predictions could."""
+    digest = hashlib.sha256(
+        json.dumps(dict(marigold.scheduler_config), sort_keys=True, default=str).encode()
+    )
+    digest.update(
+        f"{marigold.family} {marigold.scale_invariant} {marigold.shift_invariant}".encode()
+    )
+    tensors = {"text": marigold.text_embedding}
+    for part in ("unet", "vae"):
+        state = getattr(marigold, part).state_dict()
+        tensors.update({f"{part}.{name}": tensor for name, tensor in state.items()})
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(
+            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        )
+    return digest.hexdigest()[:12]

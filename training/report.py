@@ -1,0 +1,185 @@
+"""Evaluation results as Markdown, as JSON, and as the plot of a sweep."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+from metrics import MORE_IS_BETTER, Score
+from published import PUBLISHED
+
+from marigold_core.errors import MarigoldError
+from marigold_core.files import atomic_path
+
+HEADINGS = {
+    "abs_rel": "AbsRel",
+    "delta1": "δ1",
+    "delta2": "δ2",
+    "delta3": "δ3",
+    "sq_rel": "SqRel",
+    "rmse": "RMSE",
+    "rmse_log": "RMSElog",
+    "log10": "log10",
+    "silog": "SILog",
+    "boundary_f1": "boundary F1",
+}
+PLOTTED = ("abs_rel", "delta1", "boundary_f1")
+
+
+class Result(NamedTuple):
+    """One method on one data set. mean: over pictures and seeds. std: over the seeds' means, None
+    for one seed. pictures: name -> the mean of its seeds."""
+
+    checkpoint: str
+    method: str
+    mean: Score
+    std: Score | None
+    pictures: dict[str, Score]
+
+
+class Evaluation(NamedTuple):
+    """One data set. kind: the part of `spec` before the colon. expected: pictures in the published
+    protocol. failed: name -> why."""
+
+    spec: str
+    kind: str
+    title: str
+    expected: int | None
+    results: list[Result]
+    failed: dict[str, str]
+
+    @property
+    def measured(self) -> int:
+        return len(self.results[0].pictures) if self.results else 0
+
+
+def markdown(evaluation: Evaluation, per_picture: bool = False) -> str:
+    """A table with a row for each method, the published ones last."""
+    lines = [f"### {evaluation.title}: {evaluation.measured} pictures", ""]
+    arrows = [f"{HEADINGS[f]} {'↑' if MORE_IS_BETTER[f] else '↓'}" for f in Score._fields]
+    lines += _table_head(["method", *arrows])
+    several = len({r.checkpoint for r in evaluation.results if r.checkpoint}) > 1
+    for result in evaluation.results:
+        cells = [
+            _number(value, None if result.std is None else result.std[i])
+            for i, value in enumerate(result.mean)
+        ]
+        method = f"{result.checkpoint}, {result.method}" if several else result.method
+        lines.append(_row([method.removeprefix(", "), *cells]))
+    for row in PUBLISHED.get(evaluation.kind, ()):
+        delta1 = "" if row.delta1 is None else _number(row.delta1)
+        rest = [""] * (len(Score._fields) - 2)
+        lines.append(_row([f"*{row.method}*", _number(row.abs_rel), delta1, *rest]))
+    if evaluation.expected not in (None, evaluation.measured) and evaluation.kind in PUBLISHED:
+        lines += ["", f"The published figures are of {evaluation.expected} pictures."]
+    if per_picture and evaluation.results:
+        methods = [result.method for result in evaluation.results]
+        lines += ["", "AbsRel/δ1 of each picture:", "", *_table_head(["picture", *methods])]
+        for name in evaluation.results[0].pictures:
+            scores = [result.pictures[name] for result in evaluation.results]
+            lines.append(_row([name, *(f"{s.abs_rel:.3f}/{s.delta1:.3f}" for s in scores)]))
+    if evaluation.failed:
+        lines += ["", f"{len(evaluation.failed)} left out:", ""]
+        lines += [f"- {name}: {why}" for name, why in evaluation.failed.items()]
+    return "\n".join(lines) + "\n"
+
+
+def write_json(evaluations: list[Evaluation], command: dict[str, object], file: Path) -> None:
+    """All numbers, each picture's too; null where one has no value."""
+
+    def plain(score: Score | None) -> dict[str, float | None] | None:
+        if score is None:
+            return None
+        return {
+            key: value if math.isfinite(value) else None for key, value in score._asdict().items()
+        }
+
+    content = {
+        "command": command,
+        "data": [
+            {
+                "spec": evaluation.spec,
+                "pictures": evaluation.measured,
+                "failed": evaluation.failed,
+                "published": [row._asdict() for row in PUBLISHED.get(evaluation.kind, ())],
+                "results": [
+                    {
+                        "checkpoint": result.checkpoint,
+                        "method": result.method,
+                        "mean": plain(result.mean),
+                        "std": plain(result.std),
+                        "pictures": {n: plain(score) for n, score in result.pictures.items()},
+                    }
+                    for result in evaluation.results
+                ],
+            }
+            for evaluation in evaluations
+        ],
+    }
+    with atomic_path(file) as temporary:
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def write_plot(
+    evaluations: list[Evaluation], axis: str, values: list[str], per_line: int, file: Path
+) -> None:
+    """A panel each for AbsRel, delta1 and boundary F1 over the values of a sweep.
+
+    A data set's results are lines of `per_line` points, one for each value, after another. Raises
+    MarigoldError where matplotlib is missing.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise MarigoldError("The plot needs matplotlib (pip install matplotlib).") from None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    numeric = all(value.isdecimal() for value in values)
+    places = [float(value) for value in values] if numeric else list(range(len(values)))
+    figure, panels = plt.subplots(1, len(PLOTTED), figsize=(4.2 * len(PLOTTED), 3.6))
+    for field, panel in zip(PLOTTED, panels, strict=True):
+        for evaluation in evaluations:
+            swept = [r for r in evaluation.results if r.checkpoint]
+            for start in range(0, len(swept), per_line):
+                line = swept[start : start + per_line]
+                means = [getattr(r.mean, field) for r in line]
+                bars = None
+                if all(r.std is not None for r in line):
+                    bars = [getattr(r.std, field) for r in line]
+                name = evaluation.title
+                if axis != "checkpoint" and len(swept) > per_line:
+                    name = f"{name}, {line[0].checkpoint}"
+                panel.errorbar(places, means, bars, marker="o", capsize=3, label=name)
+        panel.set_title(
+            f"{HEADINGS[field]} ({'more' if MORE_IS_BETTER[field] else 'less'} is better)"
+        )
+        panel.set_xlabel(axis)
+        if numeric:
+            panel.set_xscale("log", base=2)
+        panel.set_xticks(places, values, rotation=0 if numeric else 20)
+        panel.minorticks_off()
+        panel.grid(alpha=0.3)
+    panels[0].legend(fontsize="small")
+    figure.tight_layout()
+    with atomic_path(file) as temporary:
+        figure.savefig(temporary, dpi=120)
+    plt.close(figure)
+
+
+def _number(value: float, std: float | None = None) -> str:
+    if math.isnan(value):
+        return "-"
+    digits = 2 if abs(value) >= 10 else 4
+    return f"{value:.{digits}f}" + (f" ± {std:.{digits}f}" if std is not None else "")
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _table_head(cells: list[str]) -> list[str]:
+    return [_row(cells), "|---" * len(cells) + "|"]
