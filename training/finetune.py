@@ -37,7 +37,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm import tqdm
 from tracking import Tracker
-from validation import Validation, validate, validation_samples
+from validation import validate, validation_samples
 
 from marigold_core import Marigold
 from marigold_core.errors import MarigoldError
@@ -67,7 +67,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Data: both latents of every sample on disk, so that a step never runs the VAE's encoder
     caches = [open_cache(accelerator, recipe, base, spec) for spec in recipe.data]
     batches = LatentBatches(caches, recipe.weights, recipe.seed, recipe.micro_batch, recipe.flip)
-    samples = validation_samples(recipe)
+    # A sharded network runs in all processes or in none.
+    validates = main_process or accelerator.distributed_type == DistributedType.FSDP
+    samples = validation_samples(recipe) if validates else {}
     # What no step needs makes room on the device.
     idle = device if recipe.objective == "e2e" else torch.device("cpu")
     base.vae.to(idle)
@@ -126,10 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         base.vae.to(device)
         with averaged(ema, trained):
             engine = marigold(accelerator, unet, base, text_embedding, recipe.objective)
-            # A sharded network runs in all processes or in none.
-            sharded = accelerator.distributed_type == DistributedType.FSDP
-            taking_part = samples and (main_process or sharded)
-            found = validate(engine, samples, recipe.seed) if taking_part else Validation({}, {})
+            found = validate(engine, samples, recipe.seed)
             unet.train()
             weights = plain_weights(accelerator.get_state_dict(unet))
         base.vae.to(idle)

@@ -19,7 +19,7 @@ from marigold_core.errors import MarigoldError
 # What may change between a run and its continuation: none of it touches a weight.
 FREE_TO_CHANGE = frozenset(
     "config output resume cpu workers cache save_every keep tensorboard wandb steps card_licence"
-    " check_data micro_batch".split()
+    " check_data".split()
 )
 
 
@@ -178,7 +178,7 @@ def checked(path: Path, name: str, value: Any, flags: dict[str, argparse.Action]
 
 
 def check(recipe: argparse.Namespace) -> None:
-    for name in ("base", "output"):
+    for name in ("output",) if recipe.check_data else ("base", "output"):
         if getattr(recipe, name) is None:
             raise MarigoldError(f"--{name} is missing.")
     for name in ("steps", "batch_size", "micro_batch", "decay_steps", "val_every", "save_every",

@@ -94,7 +94,9 @@ def test_a_run_that_is_stopped_and_resumed_ends_bit_identical(base, pictures, wh
     assert_identical(output, whole)
 
 
-@pytest.mark.parametrize("moment", ["save_state", "flush", "clean", "write_unet", "backward"])
+@pytest.mark.parametrize(
+    "moment", ["save_state", "flush", "clean", "rename", "write_unet", "backward"]
+)
 def test_a_run_that_is_killed_goes_on_from_the_last_complete_state(
     base, pictures, whole, tmp_path, monkeypatch, moment
 ):
@@ -102,9 +104,9 @@ def test_a_run_that_is_killed_goes_on_from_the_last_complete_state(
     output, calls = tmp_path / "run", []
     from accelerate import Accelerator
 
-    owner = {"save_state": Accelerator, "backward": Accelerator, "write_unet": finetune}.get(
-        moment, checkpointing
-    )
+    owner = {
+        "save_state": Accelerator, "backward": Accelerator, "write_unet": finetune, "rename": Path,
+    }.get(moment, checkpointing)  # fmt: skip
     real = getattr(owner, moment)
 
     def dies(*arguments, **named):
