@@ -190,7 +190,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         evaluations = evaluate(args, processes)
         if processes.rank == 0:
             write_results(evaluations, args)
-    except MarigoldError as error:
+    except (MarigoldError, OSError) as error:
         sys.exit(f"evaluate.py: {error}")
     except KeyboardInterrupt:
         sys.exit("\nStopped; the same command goes on from here.")

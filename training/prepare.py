@@ -237,6 +237,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         complete = (prepare_hypersim if args.kind == "hypersim" else prepare_vkitti)(args)
     except (MarigoldError, OSError) as error:
         sys.exit(f"prepare.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nStopped; the same command goes on from here.")
     if not complete:
         sys.exit("prepare.py: some frames could not be used; they are named above.")
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import numpy as np
 import prepare
 import pytest
 from data.benchmark_sets import PROTOCOLS, open_benchmark
+from data.depth_arrays import read_hdf5
+from data.hypersim import planar_depth, tone_map
 from data.kitti_crops import benchmark_crop, evaluated_part
 from data.registry import open_dataset
 from data.sample import DataError
@@ -107,12 +111,9 @@ def test_prepare_vkitti_lists_what_can_be_used_and_names_the_rest(tmp_path, caps
     assert len(open_dataset(f"vkitti:{tmp_path}", "val")) == 1
 
 
+@pytest.mark.skipif(find_spec("h5py") is None, reason="Hypersim's files need h5py")
 class TestHypersim:
-    h5py = pytest.importorskip("h5py", reason="Hypersim's files are HDF5")
-
     def test_distance_along_the_ray_becomes_planar_depth(self):
-        from data.hypersim import planar_depth
-
         depth = planar_depth(np.full((768, 1024), 10.0))
         for row, column in ((0, 0), (383, 511), (767, 100)):
             x, y = column - 511.5, row - 383.5
@@ -121,8 +122,6 @@ class TestHypersim:
         assert depth[0, 0] == pytest.approx(8.11189, abs=1e-5)
 
     def test_the_ninetieth_percentile_becomes_four_fifths(self):
-        from data.hypersim import tone_map
-
         radiance = np.random.default_rng(0).gamma(2, 3, (40, 50, 1)).repeat(3, axis=2)
         valid = np.ones((40, 50), bool)
         image = tone_map(radiance, valid)
@@ -136,8 +135,6 @@ class TestHypersim:
         assert again == pytest.approx(tone_map(radiance[20:], valid[20:]), abs=1e-12)
 
     def test_tone_mapping_of_frames_without_light_or_surfaces(self):
-        from data.hypersim import tone_map
-
         valid = np.ones((4, 4), bool)
         assert not tone_map(np.full((4, 4, 3), 1e-6), valid).any()
         kept = tone_map(np.full((4, 4, 3), 0.5), ~valid)
@@ -206,9 +203,6 @@ class TestHypersim:
 
     @pytest.mark.skipif(not SHARED_RGBD.is_dir(), reason="no shared pictures with depth")
     def test_a_real_hypersim_distance_map(self):
-        from data.depth_arrays import read_hdf5
-        from data.hypersim import planar_depth
-
         folder = SHARED_RGBD / "hypersim_ai_037_002_depth_only"
         distance = read_hdf5(folder / "depth.hdf5").astype(np.float64)
         depth = planar_depth(distance)

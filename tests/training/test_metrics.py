@@ -101,10 +101,10 @@ def test_the_fits_recover_what_they_are_for(scale, shift, seed):
 
 
 def test_least_squares_is_numpys():
-    truth, prediction = random_truth(1), random_truth(2)
+    truth, prediction = random_truth(1).astype(np.float64), random_truth(2).astype(np.float64)
     valid = random_truth(3) > 4
-    design = np.stack([prediction[valid], np.ones(valid.sum())], 1).astype(np.float64)
-    solution = np.linalg.lstsq(design, truth[valid].astype(np.float64), rcond=None)[0]
+    design = np.stack([prediction[valid], np.ones(valid.sum())], 1)
+    solution = np.linalg.lstsq(design, truth[valid], rcond=None)[0]
     expected = prediction * solution[0] + solution[1]
     np.testing.assert_allclose(fitted(prediction, truth, valid), expected, rtol=1e-9)
 
