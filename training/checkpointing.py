@@ -93,7 +93,11 @@ def load_state(accelerator: Accelerator, folder: Path, recipe: Any) -> dict[str,
     found = states(folder)
     if not found:
         return None
-    progress = json.loads((found[-1] / "state.json").read_text())
+    damaged = f"{found[-1]} cannot be read ({{}}); delete it, and --resume takes the one before."
+    try:
+        progress = json.loads((found[-1] / "state.json").read_text())
+    except (OSError, ValueError) as error:
+        raise MarigoldError(damaged.format(error)) from error
     then, now = progress.pop("recipe"), fingerprint(recipe)
     changed = [k for k in sorted(then.keys() | now.keys()) if then.get(k) != now.get(k)]
     if changed:
@@ -102,5 +106,8 @@ def load_state(accelerator: Accelerator, folder: Path, recipe: Any) -> dict[str,
             f"{found[-1]} belongs to a run with another recipe ({facts}); give the same flags, or "
             "another --output."
         )
-    accelerator.load_state(str(found[-1]))
+    try:
+        accelerator.load_state(str(found[-1]))
+    except Exception as error:  # torch, safetensors and pickle each have their own
+        raise MarigoldError(damaged.format(" ".join(str(error).split())[:200])) from error
     return progress

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -48,6 +49,8 @@ def start(recipe: Any) -> tuple[Accelerator, int]:
     sharded = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
     if recipe.ema and sharded:
         raise MarigoldError("--ema does not go with FSDP or DeepSpeed; use --ema 0.")
+    # For the card, and for a resumed run to agree on, whoever chose it.
+    recipe.mixed_precision = accelerator.mixed_precision
     # accelerate tells of every file it writes.
     logging.getLogger("accelerate").setLevel(logging.ERROR)
     set_seed(recipe.seed)
@@ -56,8 +59,6 @@ def start(recipe: Any) -> tuple[Accelerator, int]:
 
 def world_size() -> int:
     """Processes of this run, before there is an Accelerator."""
-    import os
-
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors.torch import load_file
 from training_runs import assert_identical, build_base, build_pictures, flags, weights
 
 pytest.importorskip("accelerate", reason="training needs the extra [train]")
+resource = pytest.importorskip("resource", reason="the full disk is played with POSIX limits")
 import checkpointing  # noqa: E402
 import finetune  # noqa: E402
 from accelerate.state import AcceleratorState, GradientState  # noqa: E402
@@ -220,6 +220,42 @@ def test_a_run_without_a_finite_loss_stops_and_says_what_is_safe(
         train(flags(base, pictures, tmp_path / "run", "--steps", 40, "--save-every", 2))
     state = load_file(tmp_path / "run" / "run" / "state-00000002" / "model.safetensors")
     assert all(torch.isfinite(weight).all() for weight in state.values())
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.bin", "state.json"])
+def test_a_damaged_state_is_named_and_the_one_before_serves(base, pictures, whole, tmp_path, file):
+    output = tmp_path / "run"
+    train(flags(base, pictures, output, *SIX, "--keep", 2, "--steps", 4))
+    state = output / "run" / "state-00000004"
+    content = (state / file).read_bytes()
+    (state / file).write_bytes(content[: len(content) // 2])
+    again = flags(base, pictures, output, *SIX, "--keep", 2, "--resume")
+    with pytest.raises(MarigoldError, match="state-00000004 cannot be read .* delete it"):
+        train(again)
+    shutil.rmtree(state)
+    train(again)
+    assert_identical(output, whole)
+
+
+@pytest.mark.parametrize(
+    ("card", "words"),
+    [
+        ("---\nlicense: openrail++\n---\n", ("license: openrail++", "pass on the restrictions",
+                                             "LICENSE-MODEL.txt")),
+        ("---\nlicense: apache-2.0\n---\n", ("license: apache-2.0", "as the base's")),
+        (None, ("license: other", "does not say", "attachment A")),
+    ],
+)  # fmt: skip
+def test_the_bases_licence_is_handed_on(base, pictures, tmp_path, card, words):
+    licensed, output = tmp_path / "base", tmp_path / "run"
+    shutil.copytree(base, licensed)
+    (licensed / "LICENSE-MODEL.txt").write_text("the licence")
+    if card:
+        (licensed / "README.md").write_text(card)
+    train(flags(licensed, pictures, output, "--steps", 1))
+    written = (output / "README.md").read_text()
+    assert all(word in written for word in words)
+    assert (output / "LICENSE-MODEL.txt").read_text() == "the licence"
 
 
 def test_what_must_not_be_mixed_up_is_refused(base, pictures, whole, tmp_path):
