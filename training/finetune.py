@@ -1,179 +1,294 @@
-"""Fine-tune a Stable Diffusion base into a Marigold depth checkpoint.
+"""Fine-tune a Stable Diffusion base, or a Marigold, into a depth checkpoint of your own.
 
-    python training/finetune.py --base runs/nano-base --output runs/nano
+    python training/finetune.py --base nano --data folder:pictures --output runs/mine
+    python training/finetune.py --config training/configs/v1-1.yaml --base FOLDER_OR_HUB_ID \\
+        --data hypersim:FOLDER vkitti:FOLDER --output runs/depth
+    accelerate launch training/finetune.py ...           # several GPUs or machines
+    python training/finetune.py ... --resume             # after whatever stopped it
 
-The paper's recipe on procedural scenes: the U-Net learns to denoise the latent of the normalised
-depth map, given the latent of the picture; the VAE and the text encoder stay frozen. What it
-writes is a complete checkpoint folder that `Marigold.from_pretrained` and
-`diffusers.MarigoldDepthPipeline` open.
+The U-Net learns to denoise the latent of the normalised depth map, given the latent of the
+picture; the VAE and the text encoder stay frozen. OUTPUT becomes a complete checkpoint folder that
+`Marigold.from_pretrained` and `diffusers.MarigoldDepthPipeline` open; OUTPUT/run holds the states
+to resume from and the logs. Every default is the released recipe's; training/configs/ holds others
+as files. docs/training.md tells the whole way.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import shutil
-import time
-from pathlib import Path
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
-from data.latents import render_latents
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from accelerate import Accelerator, DistributedType
+from base_model import Base, add_lora, open_base, plain_weights
+from batches import LatentBatch, LatentBatches, micro_batch_numbers, noise_generator, open_cache
+from checkpointing import load_state, save_state, states
+from data.registry import open_dataset
+from data_check import contact_sheet
 from diffusers.training_utils import EMAModel
-from objective import denoising_loss
+from objective import denoising_loss, end_to_end_loss, learning_rate_factor
+from recipe import read_recipe
+from release import write_fixed_parts, write_unet
+from run_setup import begin_folder, make_optimizer, start
+from safetensors import SafetensorError
+from torch import Tensor, nn
 from tqdm import tqdm
+from tracking import Tracker
+from validation import validate, validation_samples
 
-from marigold_core.checkpoints import empty_prompt_embedding
-from marigold_core.diffusion import NoiseSchedule
+from marigold_core import Marigold
+from marigold_core.errors import MarigoldError
+from marigold_core.memory import is_out_of_memory
 
-
-def widen_conv_in(unet: UNet2DConditionModel) -> UNet2DConditionModel:
-    """4 -> 8 input channels, in place: the weight is tiled and halved, the bias kept.
-
-    Paper, section 3.3: on two copies of one latent the network gives what it gave on one.
-    """
-    old = unet.conv_in
-    new = torch.nn.Conv2d(8, old.out_channels, old.kernel_size, padding=old.padding)
-    weight = old.weight.detach().repeat(1, 2, 1, 1) * 0.5
-    new.load_state_dict({"weight": weight, "bias": old.state_dict()["bias"]})
-    unet.conv_in = new
-    unet.register_to_config(in_channels=8)
-    return unet
+# After so many steps in a row without a finite loss the weights are past saving.
+BAD_STEPS = 10
 
 
-def learning_rate_factor(step: int, warmup: int, length: int, final: float = 0.01) -> float:
-    """The released schedule: linear warm-up, then exponential decay to `final` at `length`."""
-    if step < warmup:
-        return step / warmup
-    if step >= length:
-        return final
-    return math.exp((step - warmup) / (length - warmup) * math.log(final))
+def main(argv: Sequence[str] | None = None) -> None:
+    recipe = read_recipe(__doc__, argv)
+    if recipe.check_data:
+        check_data(recipe)
+        return
 
+    # Set up: one or many processes, the networks
+    accelerator, accumulation = start(recipe)
+    device, main_process = accelerator.device, accelerator.is_main_process
+    base = open_base(recipe.base, recipe.objective, recipe.zero_snr)
+    if main_process:
+        begin_folder(recipe, base.folder)
+    accelerator.wait_for_everyone()
+    run = recipe.output / "run"
+    base.vae.to(device)
+    text_embedding = base.text_embedding.to(device)
 
-def save(unet: UNet2DConditionModel, args: argparse.Namespace, steps: int) -> None:
-    """Write the whole checkpoint beside its final name, then swap it in."""
-    folder = args.output.with_name(args.output.name + ".writing")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for part in ("scheduler", "text_encoder", "tokenizer"):
-        shutil.copytree(args.base / part, folder / part)
-    AutoencoderKL.from_pretrained(args.base / "vae").half().save_pretrained(folder / "vae")
-    unet.half().save_pretrained(folder / "unet")
-    for part in ("unet", "vae"):  # diffusers notes where it read a network: a path of this machine
-        path = folder / part / "config.json"
-        config = json.loads(path.read_text())
-        config.pop("_name_or_path", None)
-        path.write_text(json.dumps(config, indent=2) + "\n")
-    index = {
-        "_class_name": "MarigoldDepthPipeline",
-        "default_denoising_steps": args.default_steps,
-        "default_processing_resolution": args.resolution,
-        "prediction_type": "depth",
-        "scale_invariant": True,
-        "shift_invariant": True,
-        "scheduler": ["diffusers", "DDIMScheduler"],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-    }
-    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-    recipe = {key: str(value) for key, value in vars(args).items() if key not in ("base", "output")}
-    recipe["steps_done"] = str(steps)
-    (folder / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
-    old = args.output.with_name(args.output.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if args.output.exists():
-        args.output.rename(old)
-    folder.rename(args.output)
-    shutil.rmtree(old, ignore_errors=True)
+    # Data: both latents of every sample on disk, so that a step never runs the VAE's encoder
+    caches = [open_cache(accelerator, recipe, base, spec) for spec in recipe.data]
+    batches = LatentBatches(caches, recipe.weights, recipe.seed, recipe.micro_batch, recipe.flip)
+    # A sharded network runs in all processes or in none.
+    validates = main_process or accelerator.distributed_type == DistributedType.FSDP
+    samples = validation_samples(recipe) if validates else {}
+    # What no step needs makes room on the device.
+    idle = device if recipe.objective == "e2e" else torch.device("cpu")
+    base.vae.to(idle)
 
+    # The U-Net and its optimiser, where they stopped
+    if recipe.lora_rank:
+        add_lora(base.unet, recipe.lora_rank, recipe.seed)
+    if recipe.gradient_checkpointing:
+        base.unet.enable_gradient_checkpointing()
+        base.vae.enable_gradient_checkpointing()
+    base.unet.to(memory_format=torch.channels_last).train()
+    trained = [weight for weight in base.unet.parameters() if weight.requires_grad]
+    unet, optimizer = accelerator.prepare(base.unet, make_optimizer(recipe, trained))
+    ema = EMAModel(trained, decay=recipe.ema) if recipe.ema else None
+    if ema:
+        accelerator.register_for_checkpointing(ema)
+    resumed = load_state(accelerator, run, recipe) if recipe.resume else None
+    if ema:
+        ema.to(device)
+    progress: dict[str, Any] = resumed or {"step": 0, "best": None}
+    step = progress["step"]
+    if main_process and not resumed:
+        try:
+            write_fixed_parts(recipe.output, base, recipe)
+        except (OSError, SafetensorError) as error:
+            raise MarigoldError(f"{recipe.output} cannot be written: {error}") from error
+    tracker = Tracker(recipe, run / "logs", main_process, step)
+    accelerator.print(f"{recipe.output}: {'goes on after' if resumed else 'starts at'} step {step}")
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--base", type=Path, required=True, help="a Stable Diffusion folder")
-    parser.add_argument("--output", type=Path, required=True, help="checkpoint folder to write")
-    data = parser.add_argument_group("data")
-    data.add_argument("--scenes", type=int, default=24000, help="procedural scenes rendered ahead")
-    data.add_argument("--resolution", type=int, default=160, help="the checkpoint's own, in pixels")
-    recipe = parser.add_argument_group("recipe")
-    recipe.add_argument("--steps", type=int, default=6000, help="optimiser steps")
-    recipe.add_argument("--batch-size", type=int, default=32)
-    recipe.add_argument("--learning-rate", type=float, default=1e-3, help="the paper's is 3e-5")
-    recipe.add_argument("--warmup", type=int, default=100, help="steps")
-    recipe.add_argument(
-        "--noise-strength", type=float, default=0.9, help="of multi-resolution noise"
-    )
-    recipe.add_argument(
-        "--terminal-share", type=float, default=0.33, help="samples at the last timestep; paper: 0"
-    )
-    recipe.add_argument("--ema", type=float, default=0.999, help="decay of the averaged weights")
-    recipe.add_argument("--default-steps", type=int, default=4, help="the checkpoint's own")
-    run = parser.add_argument_group("run")
-    run.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    run.add_argument("--bf16", action="store_true", help="bfloat16 autocast")
-    run.add_argument("--save-every", type=int, default=500, help="steps")
-    run.add_argument("--seed", type=int, default=2024)
-    args = parser.parse_args()
+    def loss_of(batch: LatentBatch) -> Tensor:
+        if recipe.objective == "e2e":
+            return end_to_end_loss(
+                unet,
+                lambda latent: decode(accelerator, base, latent),
+                batch.image,
+                batch.metres,
+                batch.valid,
+                text_embedding,
+                base.schedule,
+            )
+        return denoising_loss(
+            unet,
+            batch.image,
+            batch.depth,
+            text_embedding,
+            base.schedule,
+            mask=batch.mask,
+            noise_strength=recipe.noise_strength,
+            noise_annealed=recipe.noise_annealing,
+            terminal_share=recipe.terminal_share,
+            generator=noise_generator(recipe.seed, batch.number, device),
+        )
 
-    # Set up
-    torch.manual_seed(args.seed)
-    vae = AutoencoderKL.from_pretrained(args.base / "vae").to(args.device).requires_grad_(False)
-    unet = UNet2DConditionModel.from_pretrained(args.base / "unet")
-    if unet.config.in_channels == 4:
-        widen_conv_in(unet)
-    unet.to(args.device, memory_format=torch.channels_last).train()
-    schedule = NoiseSchedule.from_config(
-        json.loads((args.base / "scheduler" / "scheduler_config.json").read_text())
-    )
-    text_embedding = empty_prompt_embedding(args.base).to(args.device)
-    optimizer = torch.optim.Adam(unet.parameters(), args.learning_rate)
-    decay = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate_factor(step, args.warmup, args.steps)
-    )
-    ema = EMAModel(unet.parameters(), decay=args.ema)
-
-    # Data: both latents of every scene, so that a step never runs the VAE
-    pairs = render_latents(vae, args.scenes, args.batch_size, args.seed + 1, args.device)
-    generator = torch.Generator(args.device).manual_seed(args.seed)
-    order = torch.Generator().manual_seed(args.seed)
+    def publish() -> None:
+        """Validate, and make OUTPUT the U-Net of now if it is the one to give away."""
+        base.vae.to(device)
+        with averaged(ema, trained):
+            engine = marigold(accelerator, unet, base, text_embedding, recipe.objective)
+            found = validate(engine, samples, recipe.seed)
+            unet.train()
+            weights = plain_weights(accelerator.get_state_dict(unet))
+        base.vae.to(idle)
+        if not main_process:
+            return
+        for data, values in found.metrics.items():
+            shown = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+            tqdm.write(f"step {step}, {data}: {shown}")
+            tracker.numbers(step, {f"val/{data}/{k}": v for k, v in values.items()})
+        tracker.pictures(step, found.pictures)
+        error = found.error
+        better = error is not None and (progress["best"] is None or error < progress["best"])
+        if better or not samples or recipe.select == "last":
+            counts = dict(zip(recipe.data, map(len, caches), strict=True))
+            write_unet(recipe.output, weights, base, recipe, step, found.metrics, counts)
+        if better:
+            progress["best"] = error
 
     # Train
-    start = time.monotonic()
-    bar = tqdm(range(1, args.steps + 1), desc="unet")
-    mean_loss = torch.zeros((), device=args.device)
-    for step in bar:
-        pair = pairs[int(torch.randint(len(pairs), (), generator=order))]
-        with torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
-            loss = denoising_loss(
-                unet,
-                pair.image,
-                pair.depth,
-                text_embedding,
-                schedule,
-                noise_strength=args.noise_strength,
-                terminal_share=args.terminal_share,
-                generator=generator,
+    numbers = micro_batch_numbers(
+        step, recipe.steps, accumulation, accelerator.process_index, accelerator.num_processes
+    )
+    loader = batches.loader(numbers, recipe.workers)
+    if recipe.overfit_one_batch:
+        loader = batches.again(numbers)
+    bar = tqdm(initial=step, total=recipe.steps, desc="steps", disable=not main_process)
+    bad, finite, value, first = 0, True, math.nan, math.nan
+    while step < recipe.steps:
+        rate = recipe.learning_rate * learning_rate_factor(step, recipe.warmup, recipe.decay_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        total, names = torch.zeros((), device=device), []
+        for _ in range(accumulation):
+            batch = next(loader).to(device)
+            names += batch.names
+            with accelerator.accumulate(unet):
+                loss = loss_of(batch)
+                accelerator.backward(loss)
+                total += loss.detach() / accumulation
+                if accelerator.sync_gradients:
+                    limit = recipe.max_grad_norm or math.inf
+                    norm = accelerator.clip_grad_norm_(unet.parameters(), limit)
+                    value = float(accelerator.reduce(total, "mean"))
+                    finite = math.isfinite(value) and (norm is None or math.isfinite(norm))
+                # float16's scaler finds infinite gradients itself, and lowers its scale for them.
+                if finite or accelerator.mixed_precision == "fp16":
+                    optimizer.step()
+                optimizer.zero_grad()
+        step += 1
+        progress["step"] = step
+        bar.update()
+        if finite or (accelerator.mixed_precision == "fp16" and math.isfinite(value)):
+            bad = 0
+            if ema:
+                ema.step(trained)
+            first = value if math.isnan(first) else first
+            bar.set_postfix(loss=f"{value:.4f}", lr=f"{rate:.1e}", refresh=False)
+            tracker.numbers(step, {"train/loss": value, "train/learning_rate": rate})
+        else:
+            bad += 1
+            tqdm.write(
+                f"step {step} is left out: its loss or gradient is not finite; its samples: "
+                + ", ".join(names)
             )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-        optimizer.step()
-        decay.step()
-        ema.step(unet.parameters())
-        mean_loss += loss.detach()
-        if step % 50 == 0:
-            bar.set_postfix(loss=f"{mean_loss / 50:.4f}")
-            mean_loss.zero_()
-        if step % args.save_every == 0 or step == args.steps:
-            averaged = UNet2DConditionModel.from_config(unet.config)
-            ema.copy_to(averaged.parameters())
-            save(averaged, args, step)
-    print(f"wrote {args.output} after {(time.monotonic() - start) / 60:.1f} minutes of training")
+            if bad == BAD_STEPS:
+                raise MarigoldError(
+                    f"The loss was not finite {bad} steps in a row, so the run stops at step "
+                    f"{step}; {kept(run)}. Try a lower --learning-rate, --max-grad-norm 1, or "
+                    "--mixed-precision no."
+                )
+        if step % recipe.val_every == 0 or step == recipe.steps:
+            attempt(publish, f"step {step}: {recipe.output} was not renewed")
+        if (step % recipe.save_every == 0 or step == recipe.steps) and not bad:
+            problem = save_state(accelerator, run, step, recipe, progress)
+            if problem and main_process:
+                tqdm.write(f"step {step}: no state was written ({problem}); {kept(run)}")
+    bar.close()
+    tracker.close()
+    if recipe.overfit_one_batch:
+        accelerator.print(f"one batch: the loss went from {first:.4f} to {value:.4f}")
+    accelerator.end_training()
+    if not (recipe.output / "model_index.json").is_file():
+        raise MarigoldError(f"{recipe.output} could not be written; {kept(run)}.")
+    accelerator.print(f"wrote {recipe.output}")
+
+
+def marigold(
+    accelerator: Accelerator, unet: nn.Module, base: Base, text_embedding: Tensor, objective: str
+) -> Marigold:
+    """The engine around the networks in training, as they are now."""
+    if accelerator.distributed_type != DistributedType.FSDP:
+        unet = accelerator.unwrap_model(unet)
+    family = "e2e" if objective == "e2e" else "ddim"
+    return Marigold(
+        unet, base.vae, base.scheduler_config, text_embedding, family=family,
+        device=accelerator.device,
+    )  # fmt: skip
+
+
+def decode(accelerator: Accelerator, base: Base, latent: Tensor) -> Tensor:
+    """Scaled latents -> (B, 3, H, W), with gradients; float16 overflows in SD's VAE."""
+    with torch.autocast(
+        accelerator.device.type, torch.bfloat16, enabled=accelerator.mixed_precision == "bf16"
+    ):
+        return base.vae.decode(latent / base.vae.config.scaling_factor).sample
+
+
+@contextmanager
+def averaged(ema: EMAModel | None, trained: list[nn.Parameter]) -> Iterator[None]:
+    """Inside, the U-Net has its averaged weights, where there are any."""
+    if ema is None:
+        yield
+        return
+    ema.store(trained)
+    ema.copy_to(trained)
+    try:
+        yield
+    finally:
+        ema.restore(trained)
+
+
+def attempt(action: Callable[[], None], failure: str) -> None:
+    """A disk that refuses stops no run: what was on it before stays whole."""
+    try:
+        action()
+    except (OSError, SafetensorError) as error:
+        tqdm.write(f"{failure} ({error}); the run goes on, free some space.")
+
+
+def kept(run: Any) -> str:
+    """What is safe, for a message."""
+    found = states(run)
+    if not found:
+        return "no state was written before it"
+    return f"{found[-1]} is complete, and --resume goes on from there"
+
+
+def check_data(recipe: Any) -> None:
+    """Draw what the run would learn from."""
+    datasets = {spec: open_dataset(spec, "train", recipe.resolution) for spec in recipe.data}
+    path = recipe.output.with_suffix(".data.png")
+    problems = contact_sheet(datasets, path)
+    for spec, dataset in datasets.items():
+        print(f"{spec}: {len(dataset)} samples")
+    for problem in problems:
+        print(f"cannot be used: {problem}")
+    print(f"wrote {path}")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except MarigoldError as error:
+        sys.exit(f"finetune: {error}")
+    except KeyboardInterrupt:
+        sys.exit("finetune: stopped; --resume goes on from the last complete state")
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        sys.exit(
+            "finetune: the device's memory is full; try --gradient-checkpointing, "
+            "--mixed-precision bf16, --micro-batch 1, --optimizer adam8bit or --lora-rank 64"
+        )

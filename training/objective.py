@@ -1,12 +1,15 @@
-"""The paper's training objective: annealed multi-resolution noise and the v-prediction loss.
+"""Training objectives: the paper's noise prediction, and end-to-end fine-tuning of one step.
 
 Section 3.2 of "Repurposing Diffusion-Based Image Generators for Monocular Depth Estimation"
-(arXiv 2312.02145) and the authors' released code.
+(arXiv 2312.02145) and the authors' released code; end to end: "Fine-Tuning Image-Conditional
+Diffusion Models is Easier than You Think" (arXiv 2409.11355), section 4.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,25 +18,39 @@ from torch import Tensor
 from marigold_core.diffusion import NoiseSchedule
 
 
+def learning_rate_factor(step: int, warmup: int, length: int, final: float = 0.01) -> float:
+    """The released schedule: linear warm-up, then exponential decay to `final` at `length`.
+
+    The very first step, 0, has the factor 0, as the authors' has.
+    """
+    if step < warmup:
+        return step / warmup
+    if step >= length:
+        return final
+    return math.exp((step - warmup) / (length - warmup) * math.log(final))
+
+
 def multi_resolution_noise(
     shape: Sequence[int],
     timesteps: Tensor,
     *,
     strength: float = 0.9,
+    annealed: bool = True,
     num_train_timesteps: int = 1000,
     generator: torch.Generator,
 ) -> Tensor:
     """Annealed multi-resolution noise, (B, C, h, w) float32 on the generator's device.
 
     A pyramid of ever coarser Gaussian fields is added to Gaussian noise, level i weighted by
-    (strength * t / T)^i for each sample, and the sum is scaled to unit variance over the whole
-    batch. At t = 0 the noise is exactly Gaussian; towards t = T it is smooth, like depth itself.
-    The level sizes divide the already reduced size by r^i with r ~ U[2, 4), as the authors' code
-    does.
+    (strength * t / T)^i for each sample (strength^i where it is not annealed), and the sum is
+    scaled to unit variance over the whole batch. At t = 0 the noise is exactly Gaussian; towards
+    t = T it is smooth, like depth itself. strength 0 is Gaussian noise at every timestep. The
+    level sizes divide the already reduced size by r^i with r ~ U[2, 4), as the authors' code does.
     """
     batch, channels, height, width = shape
     device = generator.device
-    weight = (strength * timesteps.to(device) / num_train_timesteps).reshape(-1, 1, 1, 1)
+    share = timesteps.to(device) / num_train_timesteps
+    weight = strength * (share if annealed else torch.ones_like(share)).reshape(-1, 1, 1, 1)
     noise = torch.randn(shape, generator=generator, device=device)
     h, w = height, width
     for level in range(10):
@@ -62,20 +79,37 @@ def sample_timesteps(
     return torch.where(terminal, total - 1, t)
 
 
+def latent_mask(valid: Tensor, factor: int = 8) -> Tensor:
+    """(B, H, W) bool -> (B, 1, h, w) bool: the latent cells whose pixels are all valid."""
+    invalid = (~valid)[:, None].float()
+    return F.max_pool2d(invalid, factor, factor) == 0
+
+
+def masked_mean_square(output: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean over the elements (B, C, h, w) that the mask (B, 1, h, w) keeps, all with one weight."""
+    error = (output.float() - target).square()
+    if mask is None:
+        return error.mean()
+    return (error * mask).sum() / (mask.sum() * error.shape[1])
+
+
 def denoising_loss(
-    unet: torch.nn.Module,
+    unet: Any,
     image_latent: Tensor,
     depth_latent: Tensor,
     text_embedding: Tensor,
     schedule: NoiseSchedule,
     *,
+    mask: Tensor | None = None,
     noise_strength: float = 0.9,
+    noise_annealed: bool = True,
     terminal_share: float = 0.0,
     generator: torch.Generator,
 ) -> Tensor:
     """Mean squared error between the network's output and its target (eq. 3; here v, eps or x0).
 
-    image_latent, depth_latent: (B, 4, h, w) scaled latents. text_embedding: (1, L, D).
+    image_latent, depth_latent: (B, 4, h, w) scaled latents. text_embedding: (1, L, D). mask:
+    (B, 1, h, w) bool from `latent_mask`; None = every cell counts. NaN where the mask is empty.
     """
     batch = len(depth_latent)
     timesteps = sample_timesteps(batch, schedule, terminal_share, generator)
@@ -83,6 +117,7 @@ def denoising_loss(
         depth_latent.shape,
         timesteps,
         strength=noise_strength,
+        annealed=noise_annealed,
         num_train_timesteps=schedule.num_train_timesteps,
         generator=generator,
     )
@@ -91,4 +126,46 @@ def denoising_loss(
     output = unet(
         torch.cat([image_latent, noisy], 1), timesteps, text_embedding.expand(batch, -1, -1)
     ).sample
-    return F.mse_loss(output.float(), target)
+    return masked_mean_square(output, target, mask)
+
+
+def fit_scale_and_shift(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """The prediction (B, H, W) after the scale and shift that fit it best to each valid target.
+
+    Least squares in closed form, from centred moments; gradients go through the fit.
+    """
+    weight = valid.float()
+    count = weight.sum((1, 2), keepdim=True).clamp(min=1)
+    p = prediction - (prediction * weight).sum((1, 2), keepdim=True) / count
+    mean = (target * weight).sum((1, 2), keepdim=True) / count
+    covariance = (p * (target - mean) * weight).sum((1, 2), keepdim=True)
+    variance = (p.square() * weight).sum((1, 2), keepdim=True)
+    return p * (covariance / variance.clamp(min=1e-6)) + mean
+
+
+def end_to_end_loss(
+    unet: Any,
+    decode: Callable[[Tensor], Tensor],
+    image_latent: Tensor,
+    depth: Tensor,
+    valid: Tensor,
+    text_embedding: Tensor,
+    schedule: NoiseSchedule,
+) -> Tensor:
+    """L1 between the depth that one step gives from zeros and the truth, after the affine fit.
+
+    decode: scaled latents (B, 4, h, w) -> (B, 3, 8h, 8w), with gradients. depth: (B, H, W) metres,
+    clamped to each map's 2 % and 98 % quantiles; valid: (B, H, W) bool. H <= 8h and W <= 8w: the
+    rest is padding.
+    """
+    batch, (height, width) = len(image_latent), depth.shape[1:]
+    last = torch.full((batch,), schedule.num_train_timesteps - 1, device=image_latent.device)
+    zeros = torch.zeros_like(image_latent)
+    output = unet(
+        torch.cat([image_latent, zeros], 1), last, text_embedding.expand(batch, -1, -1)
+    ).sample
+    clean = schedule.predict_x0(output.float(), zeros, last)
+    decoded = decode(clean).float().mean(1).clamp(-1, 1)[:, :height, :width]
+    depth = torch.where(valid, depth, 0)
+    error = (fit_scale_and_shift(decoded, depth, valid) - depth).abs()
+    return (error * valid).sum() / valid.sum()

@@ -1,16 +1,14 @@
-"""Procedural scenes as the U-Net sees them: pairs of latents, made once and kept in memory."""
+"""Depth as the VAE takes it, its latents, and batches of procedural scenes ready to be encoded."""
 
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from marigold_core.depth import normalize_depth
 
@@ -18,13 +16,6 @@ from .procedural import render_scenes
 
 # Pictures come in landscape, portrait and square; a batch has one shape.
 SHAPES = ((120, 160), (120, 160), (144, 144), (160, 120))
-
-
-class LatentPairs(NamedTuple):
-    """image, depth: (B, 4, h, w) float32 latents, already times the VAE's scaling factor."""
-
-    image: Tensor
-    depth: Tensor
 
 
 def depth_target(depth: Tensor, valid: Tensor) -> Tensor:
@@ -78,12 +69,3 @@ class SceneBatches(Dataset[tuple[Tensor, Tensor]]):
 def encode(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
     """(B, 3, H, W) in [-1, 1] -> scaled latents: the posterior's mean, never a sample."""
     return vae.encode(pictures).latent_dist.mode() * vae.config.scaling_factor
-
-
-def render_latents(
-    vae: AutoencoderKL, scenes: int, batch_size: int, seed: int, device: str = "cpu"
-) -> list[LatentPairs]:
-    """Render and encode about `scenes` scenes; one list entry is one training batch."""
-    rendered = SceneBatches(scenes // batch_size, batch_size, seed, device).loader()
-    progress = tqdm(rendered, desc="scenes")
-    return [LatentPairs(encode(vae, rgb), encode(vae, depth)) for rgb, depth in progress]

@@ -1,0 +1,152 @@
+"""What a run starts from: any Stable Diffusion or Marigold, made ready to train."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from marigold_core.checkpoints import check_vae, empty_prompt_embedding
+from marigold_core.diffusion import NoiseSchedule
+from marigold_core.empty_prompt import fingerprint
+from marigold_core.errors import CheckpointError, MarigoldError
+from marigold_core.hub import locate
+from marigold_core.networks import load_network, load_vae
+from marigold_core.weights import find_weights, read_json
+
+# Stable Diffusion's layers that low-rank weights are added to: attention, and its feed-forward.
+LORA_TARGETS = (
+    "to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out",
+)  # fmt: skip
+NOISE_PROCESS = (
+    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas",
+    "set_alpha_to_one", "steps_offset",
+)  # fmt: skip
+
+
+@dataclass
+class Base:
+    """unet: float32, 8 -> 4 channels, on the CPU. vae: float32, frozen. text_embedding: (1, L, D).
+
+    scheduler_config: the DDIM scheduler of what is trained. vae_fingerprint: changes with the
+    VAE's weights and scaling factor.
+    """
+
+    name: str
+    folder: Path
+    unet: Any
+    vae: Any
+    text_embedding: Tensor
+    scheduler_config: dict[str, Any]
+    schedule: NoiseSchedule
+    vae_fingerprint: str
+
+
+def open_base(name: str, objective: str, zero_snr: bool) -> Base:
+    """Load a base and widen its U-Net to 8 channels if it has 4. Raises CheckpointError."""
+    folder = locate(name)
+    lacking = [part for part in ("unet", "vae", "scheduler") if not (folder / part).is_dir()]
+    if lacking:
+        raise CheckpointError(
+            f"{folder} has no {lacking[0]}/, so it is not a base; give a Stable Diffusion or "
+            "Marigold folder with unet/, vae/, scheduler/ and text_encoder/."
+        )
+    cpu = torch.device("cpu")
+    scaling = check_vae(folder / "vae")
+    vae_files = find_weights(folder / "vae")
+    vae: Any = load_vae(folder / "vae", vae_files, cpu, torch.float32)
+    vae.register_to_config(scaling_factor=scaling)
+    config = scheduler_config(read_json(folder / "scheduler" / "scheduler_config.json"),
+                              objective, zero_snr)  # fmt: skip
+    unet_files = find_weights(folder / "unet")
+    unet: Any = load_network(UNet2DConditionModel, folder / "unet", unet_files, cpu, torch.float32)
+    if unet.config.in_channels == 4:
+        widen_conv_in(unet)
+    if (unet.config.in_channels, unet.config.out_channels) != (8, 4):
+        raise CheckpointError(
+            f"{folder}/unet has {unet.config.in_channels} input and {unet.config.out_channels} "
+            "output channels; a base has 4 and 4 (Stable Diffusion), or 8 and 4 (Marigold depth)."
+        )
+    embedding = empty_prompt_embedding(folder)
+    if embedding.shape[-1] != unet.config.cross_attention_dim:
+        raise CheckpointError(
+            f"{folder}: the text encoder is {embedding.shape[-1]} wide and the U-Net wants "
+            f"{unet.config.cross_attention_dim}; they belong to different models."
+        )
+    key = f"{fingerprint(vae_files)}-{scaling}"
+    return Base(
+        name, folder, unet, vae.requires_grad_(False), embedding, config,
+        NoiseSchedule.from_config(config), key,
+    )  # fmt: skip
+
+
+def scheduler_config(base: dict[str, Any], objective: str, zero_snr: bool) -> dict[str, Any]:
+    """The base's noise process, as the DDIM scheduler of the checkpoint that is made from it."""
+    config = {key: base[key] for key in NOISE_PROCESS if key in base}
+    return {
+        "_class_name": "DDIMScheduler",
+        **config,
+        "clip_sample": False,
+        "thresholding": False,
+        "set_alpha_to_one": base.get("set_alpha_to_one", False),
+        "prediction_type": "epsilon" if objective == "epsilon" else "v_prediction",
+        "rescale_betas_zero_snr": zero_snr or bool(base.get("rescale_betas_zero_snr", False)),
+        # Whatever the base says: with "leading" a single step starts at t = 1 and returns noise.
+        "timestep_spacing": "trailing",
+    }
+
+
+def widen_conv_in(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """4 -> 8 input channels, in place: the weight is tiled and halved, the bias kept.
+
+    Paper, section 3.3: on two copies of one latent the network gives what it gave on one.
+    """
+    old = unet.conv_in
+    new = nn.Conv2d(8, old.out_channels, old.kernel_size, padding=old.padding)
+    weight = old.weight.detach().repeat(1, 2, 1, 1) * 0.5
+    new.load_state_dict({"weight": weight, "bias": old.state_dict()["bias"]})
+    unet.conv_in = new
+    unet.register_to_config(in_channels=8)
+    return unet
+
+
+def add_lora(unet: Any, rank: int, seed: int) -> None:
+    """Freeze the U-Net and train low-rank weights beside its attention, and conv_in whole.
+
+    conv_in is new where the base had 4 channels; at half a percent of a U-Net's weights it need
+    not be low-rank.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise MarigoldError("--lora-rank needs peft; run: pip install peft") from error
+
+    torch.manual_seed(seed)  # whatever was drawn before: a run starts the same with a full cache
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LORA_TARGETS))
+    inject_adapter_in_model(config, unet)
+    unet.conv_in.requires_grad_(True)
+
+
+def plain_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A U-Net's state under diffusers' names, low-rank weights merged into what they change.
+
+    float32 copies on the CPU. A low-rank pair changes its layer's weight by B A (LoRA, eq. 3; the
+    scale is 1, because lora_alpha is the rank); a convolution's A has the kernel.
+    """
+    merged: dict[str, Tensor] = {}
+    for name, weight in state.items():
+        if ".lora_" in name:
+            continue
+        value = weight.detach().float()
+        layer = name.removesuffix(".base_layer.weight")
+        if layer != name:
+            a, b = (state[f"{layer}.lora_{part}.default.weight"].float() for part in "AB")
+            value = value + (b.flatten(1) @ a.flatten(1)).reshape(value.shape)
+        # Contiguous: safetensors takes no channels_last.
+        merged[name.replace(".base_layer.", ".")] = value.cpu().contiguous().clone()
+    return merged

@@ -1,0 +1,260 @@
+"""The latents of a data set on disk, so that no training step runs the VAE's encoder.
+
+One safetensors file a sample, written whole or not at all: caching goes on where it stopped, and a
+sample that cannot be used has a note beside the others that says why. The folder's name is a
+fingerprint of the VAE, of the data and of this code's output; when one changes, so does the folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from objective import latent_mask
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from marigold_core.errors import MarigoldError
+from marigold_core.files import atomic_path
+from marigold_core.weights import read_header
+
+from .latents import depth_target, encode, has_range
+from .sample import DataError, Sample, SampleDataset
+
+VERSION = 1  # of what stands in a file; raise it when that changes
+# What decides how a procedural scene looks.
+PROCEDURAL_SOURCES = ("procedural.py", "worlds.py", "scenes.py")
+
+
+class LatentSample(NamedTuple):
+    """image, depth: (4, h, w) float32 scaled latents. mask: (1, h, w) bool, cells that count.
+    metres: (H, W) float32, clamped to its 2 % and 98 % quantiles; valid: (H, W) bool. depth and
+    mask are empty for the end-to-end objective, metres and valid for the others."""
+
+    name: str
+    image: Tensor
+    depth: Tensor
+    mask: Tensor
+    metres: Tensor
+    valid: Tensor
+
+
+class LatentCache(Dataset[LatentSample]):
+    """The usable samples of a data set, as latents: `cache[index]`, or `cache[index, flipped]`.
+
+    `len`, `shape` and `name` are as `data.mixture.Mixture` wants them. left_out: name -> why, the
+    samples that could not be used.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        index = json.loads((folder / "index.json").read_text())
+        self.left_out: dict[str, str] = index["left_out"]
+        self.samples: list[tuple[int, int, int]] = [tuple(row) for row in index["samples"]]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def shape(self, index: int) -> tuple[int, int]:
+        return self.samples[index][1:]
+
+    def name(self, index: int) -> str:
+        with safe_open(str(sample_file(self.folder, self.samples[index][0])), "pt") as opened:
+            return opened.metadata()["name"]
+
+    def __getitem__(self, item: int | tuple[int, bool]) -> LatentSample:
+        index, flipped = item if isinstance(item, tuple) else (item, False)
+        file = sample_file(self.folder, self.samples[index][0])
+        try:
+            with safe_open(str(file), "pt") as opened:
+                parts = {key: opened.get_slice(key)[int(flipped)] for key in opened.keys()}  # noqa: SIM118
+                name = opened.metadata()["name"]
+        except (SafetensorError, OSError, IndexError) as error:
+            raise MarigoldError(
+                f"{file} cannot be read ({error}); delete the folder {self.folder}, and the next "
+                "run makes it anew."
+            ) from error
+        empty = torch.empty(0)
+        return LatentSample(
+            name,
+            parts["image"].float(),
+            parts.get("depth", empty).float(),
+            parts.get("mask", empty).bool(),
+            parts.get("metres", empty).float(),
+            parts.get("valid", empty).bool(),
+        )
+
+
+def sample_file(folder: Path, number: int) -> Path:
+    return folder / f"{number // 1000:04}" / f"{number:07}.safetensors"
+
+
+def cache_folder(
+    root: Path, spec: str, split: str, resolution: int | None, vae: str, **kind: Any
+) -> Path:
+    """Where the latents of that data set belong. vae: a fingerprint of its weights."""
+    described = json.dumps([VERSION, spec, split, resolution, vae, kind, data_fingerprint(spec)])
+    return root / f"{spec.split(':')[0]}-{hashlib.sha256(described.encode()).hexdigest()[:16]}"
+
+
+def data_fingerprint(spec: str) -> str:
+    """Changes with the files of a data set (names, sizes, times), or with the scenes' code."""
+    kind, _, where = spec.partition(":")
+    digest = hashlib.sha256()
+    if kind == "procedural":
+        for source in PROCEDURAL_SOURCES:
+            digest.update((Path(__file__).parent / source).read_bytes())
+        return digest.hexdigest()
+    root = Path(where).expanduser()
+    root = root.parent if root.is_file() else root  # a manifest's paths are relative to it
+    for file in sorted(path for path in root.rglob("*") if path.is_file()):
+        status = file.stat()
+        known = (file.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns)
+        digest.update(repr(known).encode())
+    return digest.hexdigest()
+
+
+def fill(
+    folder: Path,
+    dataset: SampleDataset,
+    vae: Any,
+    *,
+    flip: bool,
+    metric: bool,
+    invalid: str,
+    share: tuple[int, int] = (0, 1),
+    workers: int = 0,
+    progress: Callable[[Sequence[int]], Iterator[int]] = iter,
+) -> None:
+    """Encode what is not there yet. share: (this process, of how many).
+
+    flip: mirrored pictures too. metric: for the end-to-end objective. invalid: "ignore" or "far",
+    see finetune.py. Raises MarigoldError for a full disk.
+    """
+    numbers = [n for n in range(share[0], len(dataset), share[1]) if not is_done(folder, n)]
+    if not numbers:
+        return
+    shown = progress(numbers)
+    device = next(vae.parameters()).device
+    for number, found in DataLoader(Readable(dataset, numbers), None, num_workers=workers):
+        next(shown, None)
+        file = sample_file(folder, number)
+        try:
+            tensors = (
+                found
+                if isinstance(found, str)
+                else encoded(found, vae, device, flip, metric, invalid)
+            )
+            if isinstance(tensors, str):
+                name = dataset.name(number)
+                with atomic_path(file.with_suffix(".json")) as temporary:
+                    temporary.write_text(json.dumps({"name": name, "reason": tensors}))
+            else:
+                with atomic_path(file) as temporary:
+                    save_file(tensors, temporary, metadata={"name": found.name})
+        except (OSError, SafetensorError) as error:
+            raise MarigoldError(
+                f"The latents of {dataset.name(number)} cannot be written to {folder}: {error}. "
+                "What is there stays; free space, or name another place with --cache."
+            ) from error
+    next(shown, None)
+
+
+def is_done(folder: Path, number: int) -> bool:
+    file = sample_file(folder, number)
+    if file.with_suffix(".json").is_file():
+        return True
+    try:
+        return file.is_file() and bool(read_header(file))
+    except MarigoldError:  # damaged: written anew
+        return False
+
+
+class Readable(Dataset[Any]):
+    """The chosen samples, or in their place one sentence that says why there is none."""
+
+    def __init__(self, dataset: SampleDataset, numbers: Sequence[int]) -> None:
+        self.dataset, self.numbers = dataset, numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> tuple[int, Sample | str]:
+        number = self.numbers[index]
+        try:
+            return number, self.dataset[number]
+        except (DataError, OSError) as error:
+            return number, str(error)
+
+
+def encoded(
+    sample: Sample, vae: Any, device: torch.device, flip: bool, metric: bool, invalid: str
+) -> dict[str, Tensor] | str:
+    """What is kept of a sample, the mirrored one second; or why it cannot be used."""
+    problem = unusable(sample, metric or invalid == "far")
+    if problem:
+        return problem
+    # Sides that are no multiple of 8 are padded as the engine pads them at inference.
+    height, width = sample.depth.shape
+    pad = (0, -width % 8, 0, -height % 8)
+    valid, depth = sample.valid[None], sample.depth[None]
+    image = F.pad(sample.image[None] * 2 - 1, pad, mode="replicate").to(device)
+    both = [image, image.flip(-1)] if flip else [image]
+    kept = {"image": torch.cat([encode(vae, picture) for picture in both])}
+    if metric:
+        # numpy's, because torch.quantile refuses more than 16 million values.
+        low, high = np.quantile(depth[valid].numpy(), (0.02, 0.98))
+        metres = torch.where(valid, depth.clamp(float(low), float(high)), 0)
+        kept |= {"metres": mirrored(metres, flip), "valid": mirrored(valid, flip)}
+    else:
+        far = torch.where(valid, depth, torch.inf) if invalid == "far" else depth
+        target = F.pad(depth_target(far, valid), pad, mode="replicate").to(device)
+        both = [target, target.flip(-1)] if flip else [target]
+        cells = torch.ones_like(valid) if invalid == "far" else valid
+        cells = F.pad(cells[None].float(), pad, mode="replicate")[0] > 0
+        kept["depth"] = torch.cat([encode(vae, picture) for picture in both])
+        kept["mask"] = latent_mask(mirrored(cells, flip))
+    return {name: tensor.cpu().contiguous().clone() for name, tensor in kept.items()}
+
+
+def mirrored(maps: Tensor, flip: bool) -> Tensor:
+    return torch.cat([maps, maps.flip(-1)]) if flip else maps
+
+
+def unusable(sample: Sample, whole: bool) -> str | None:
+    """Why this sample teaches nothing, or None. whole: single valid pixels are enough."""
+    if not sample.valid.any():
+        return f"{sample.name}: no pixel has a valid depth."
+    if (
+        not torch.isfinite(sample.image).all()
+        or not torch.isfinite(sample.depth[sample.valid]).all()
+    ):
+        return f"{sample.name}: the picture or its depth has values that are not finite."
+    depth, valid = sample.depth[None], sample.valid[None]
+    if not has_range(depth, valid).all():
+        return f"{sample.name}: the depth is constant, or nearly, so it has no range to normalise."
+    if not whole and not latent_mask(valid).any():
+        return f"{sample.name}: no 8 x 8 block of pixels has depth throughout."
+    return None
+
+
+def write_index(folder: Path, count: int) -> None:
+    """List what `fill` left: usable samples with the size of their latents, and the others."""
+    samples, left_out = [], {}
+    for number in range(count):
+        sample = sample_file(folder, number)
+        if sample.is_file():
+            samples.append([number, *read_header(sample)["image"].shape[-2:]])
+        else:
+            note = json.loads(sample.with_suffix(".json").read_text())
+            left_out[note["name"]] = note["reason"]
+    with atomic_path(folder / "index.json") as temporary:
+        temporary.write_text(json.dumps({"samples": samples, "left_out": left_out}))

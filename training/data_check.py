@@ -1,0 +1,95 @@
+"""A contact sheet of what a run would learn from: pictures, depths, masks and histograms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from data.latents import has_range
+from data.sample import DataError, Sample, SampleDataset
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from marigold_core import normalize_depth
+from marigold_core.depth import colorize
+from marigold_core.files import atomic_path
+
+ROWS = 6  # samples of each data set, evenly over it
+WIDTH, HEIGHT = 240, 180  # of a panel
+LABEL = 16
+BINS = 48
+# The paper is darker than a mask's white.
+GREY, BLACK, PAPER = (110, 110, 110), (0, 0, 0), (215, 215, 215)
+
+
+def contact_sheet(datasets: Mapping[str, SampleDataset], path: Path) -> list[str]:
+    """Write the sheet (PNG) and return what is wrong with the samples that it shows.
+
+    A row a sample: picture; depth between its 2 % and 98 % quantiles, red is near; mask, white is
+    valid; histogram of the valid depth in metres.
+    """
+    rows, problems = [], []
+    for spec, dataset in datasets.items():
+        for number in sorted(set(np.linspace(0, len(dataset) - 1, ROWS).astype(int).tolist())):
+            try:
+                sample = dataset[number]
+            except (DataError, OSError) as error:
+                problems.append(str(error))
+                continue
+            problem = (
+                None
+                if sample.valid.any() and has_range(sample.depth[None], sample.valid[None]).all()
+                else f"{sample.name}: the depth is constant or nowhere valid"
+            )
+            problems += [problem] if problem else []
+            rows.append(draw_row(sample, f"{spec}  {sample.name}", problem))
+    if rows:
+        with atomic_path(path) as temporary:
+            Image.fromarray(np.concatenate(rows)).save(temporary)
+    return problems
+
+
+def draw_row(sample: Sample, label: str, problem: str | None) -> np.ndarray:
+    depth, valid = sample.depth.numpy(), sample.valid.numpy()
+    rgb = np.rint(sample.image.permute(1, 2, 0).numpy().clip(0, 1) * 255).astype(np.uint8)
+    shown = np.zeros_like(depth)
+    if problem is None:
+        shown = normalize_depth(depth, mode="percentile", mask=valid)
+    coloured = colorize(np.where(valid, shown, np.nan))
+    mask = np.repeat((valid * np.uint8(255))[..., None], 3, axis=2)
+    panels = [fit(panel) for panel in (rgb, coloured, mask)]
+    row = Image.new("RGB", (4 * WIDTH, HEIGHT + LABEL), PAPER)
+    for column, panel in enumerate([*panels, histogram(depth[valid])]):
+        row.paste(panel, (column * WIDTH, LABEL))
+    share = f"{valid.mean():.1%} valid"
+    size = f"{depth.shape[1]} x {depth.shape[0]}"
+    text = f"{label}   {size}, {share}" + (f"   {problem.split(': ')[1]}" if problem else "")
+    ImageDraw.Draw(row).text((3, 2), text, BLACK, ImageFont.load_default())
+    return np.asarray(row)
+
+
+def fit(panel: np.ndarray) -> Image.Image:
+    """Into a panel, proportions kept."""
+    picture = ImageOps.contain(Image.fromarray(panel), (WIDTH - 4, HEIGHT - 4))
+    framed = Image.new("RGB", (WIDTH, HEIGHT), PAPER)
+    framed.paste(picture, ((WIDTH - picture.width) // 2, (HEIGHT - picture.height) // 2))
+    return framed
+
+
+def histogram(depth: np.ndarray) -> Image.Image:
+    """How often each depth is there, from the least to the greatest, in logarithmic steps."""
+    panel = Image.new("RGB", (WIDTH, HEIGHT), PAPER)
+    draw = ImageDraw.Draw(panel)
+    if depth.size:
+        # Outdoors most pixels are near and a few are hundreds of metres away.
+        near, far = float(depth.min()), float(depth.max())
+        counts, _ = np.histogram(np.log(depth.astype(np.float64)), BINS)
+        bottom, bar = HEIGHT - 16, (WIDTH - 8) / BINS
+        for i, count in enumerate(counts):
+            top = bottom - (bottom - 6) * count / counts.max()
+            draw.rectangle((4 + i * bar, top, 4 + (i + 1) * bar - 1, bottom), GREY)
+        font = ImageFont.load_default()
+        draw.text((4, HEIGHT - 14), f"{near:.3g} m", BLACK, font)
+        label = f"{far:.3g} m"
+        draw.text((WIDTH - 4 - draw.textlength(label, font), HEIGHT - 14), label, BLACK, font)
+    return panel
