@@ -18,7 +18,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,9 @@ class PromptFailed(Exception):
 class ComfyUIServer:
     """`with ComfyUIServer(base) as comfyui: comfyui.run(graph)`."""
 
-    def __init__(self, base: Path, *arguments: str) -> None:
+    def __init__(
+        self, base: Path, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.tree = Path(os.environ["COMFYUI_PATH"]).resolve()
         self.base = base
         install_pack(base)
@@ -51,7 +53,8 @@ class ComfyUIServer:
                 "--base-directory", str(base), "--port", str(self.port), "--disable-api-nodes",
                 *arguments,
             ],
-            cwd=self.tree, stdout=self.log, stderr=subprocess.STDOUT,
+            cwd=self.tree, env=os.environ | dict(environment or {}), stdout=self.log,
+            stderr=subprocess.STDOUT,
         )  # fmt: skip
         self._await_start()
         self.events: list[dict[str, Any]] = []

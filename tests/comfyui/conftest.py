@@ -17,5 +17,7 @@ def comfyui(tmp_path_factory):
     from comfyui_server import ComfyUIServer
 
     base = tmp_path_factory.mktemp("comfyui")
-    with ComfyUIServer(base, "--preview-method", "auto") as server:
+    # glibc then gives each freed tensor back at once, so that the process shows what is in use.
+    malloc = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    with ComfyUIServer(base, "--preview-method", "auto", environment=malloc) as server:
         yield server

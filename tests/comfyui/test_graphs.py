@@ -10,13 +10,14 @@ import time
 
 import numpy as np
 import pytest
-from comfyui_server import BINARY, PromptFailed
+from comfyui_server import BINARY, ROOT, PromptFailed
 
 from marigold_core import read_depth
 
 pytestmark = pytest.mark.slow
 
 RESOLUTION = 96
+NANO = ROOT / "marigold_core" / "assets" / "nano"
 
 
 def node(class_type, /, **inputs):
@@ -218,5 +219,7 @@ def test_fifty_prompts_leave_memory_flat_and_unloading_gives_it_back(comfyui):
     time.sleep(3)
     freed = comfyui.resident_bytes()
     print(f"after unloading {freed / 2**20:.0f} MiB")
-    assert freed < loaded
+    weights = sum(file.stat().st_size for file in NANO.rglob("*.safetensors"))
+    print(f"the checkpoint's files {weights / 2**20:.0f} MiB")
+    assert loaded - freed > 0.8 * weights
     assert comfyui.run(base(seed=3000) | {"save": save("normalize")})["save"]["images"]

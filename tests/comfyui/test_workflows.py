@@ -1,0 +1,81 @@
+"""The example workflows: complete, and run as they are in a real ComfyUI."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "example_workflows").glob("*.json"))
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+NOTES = ("Note", "MarkdownNote")
+
+
+def names(files):
+    return [file.stem for file in files]
+
+
+def graph_of(workflow, known):
+    """The API's graph of a saved workflow, with what /object_info says of the nodes."""
+    sources = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
+    graph = {}
+    for node in workflow["nodes"]:
+        if node["type"] in NOTES:
+            continue
+        info = known[node["type"]]
+        declared = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
+        values = iter(node["widgets_values"])
+        inputs = {}
+        for name, (kind, *options) in declared.items():
+            if isinstance(kind, list) or kind in WIDGETS:
+                inputs[name] = next(values)
+                option = options[0] if options else {}
+                if option.get("control_after_generate") or option.get("image_upload"):
+                    next(values)  # a widget of the frontend's own
+        assert next(values, None) is None, f"{node['type']} has widget values left over"
+        for one in node["inputs"]:
+            if one["link"] is not None:
+                inputs[one["name"]] = sources[one["link"]]
+        graph[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+    return graph
+
+
+def test_there_are_three():
+    assert names(FILES) == [
+        "ensemble_uncertainty_controlnet", "image_to_depth", "image_to_textured_mesh",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("file", FILES, ids=names(FILES))
+def test_wires_and_places(file):
+    workflow = json.loads(file.read_text(encoding="utf-8"))
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    for number, source, output, target, entry, kind in workflow["links"]:
+        assert number in nodes[source]["outputs"][output]["links"]
+        assert nodes[target]["inputs"][entry]["link"] == number
+        assert nodes[source]["outputs"][output]["type"] == kind
+    for node in nodes.values():
+        left, top = node["pos"]
+        right, bottom = left + node["size"][0], top + node["size"][1]
+        for other in nodes.values():
+            x, y = other["pos"]
+            # A title stands 30 pixels above its node.
+            apart = x >= right or y - 30 >= bottom or x + other["size"][0] <= left
+            apart |= y + other["size"][1] <= top - 30
+            assert other is node or apart, f"{node['type']} lies on {other['type']}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", FILES, ids=names(FILES))
+def test_it_runs_as_it_is(comfyui, file):
+    workflow = json.loads(file.read_text(encoding="utf-8"))
+    # The picture that ComfyUI brings.
+    shutil.copy(comfyui.tree / "input" / "example.png", comfyui.base / "input")
+    graph = graph_of(workflow, comfyui.request("/object_info"))
+    outputs = comfyui.run(graph)
+    for number, node in graph.items():
+        if comfyui.request(f"/object_info/{node['class_type']}")[node["class_type"]]["output_node"]:
+            assert outputs[number], f"{node['class_type']} shows nothing"
