@@ -57,13 +57,10 @@ class Variant:
 
 
 PLAIN = Variant("plain loop, float32", cached=False, channels_last=False)
-CPU_VARIANTS = (PLAIN, Variant("cached latents, float32"))
-CUDA_VARIANTS = (
-    PLAIN,
-    Variant("cached latents, float32"),
-    Variant("cached latents, bf16", bf16=True),
-    Variant("cached latents, bf16, gradient checkpointing", bf16=True, checkpointing=True),
-)
+CACHED = Variant("cached latents, float32")
+HALF = Variant("cached latents, bf16", bf16=True)
+LEAST = Variant("cached latents, bf16, gradient checkpointing", bf16=True, checkpointing=True)
+VARIANTS = {"nano": (PLAIN, CACHED, HALF), "full-cuda": (PLAIN, CACHED, HALF, LEAST)}
 
 
 class Scenes(SampleDataset):
@@ -231,7 +228,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parts = ["nano", "full-cuda"]
+    parts = list(VARIANTS)
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(parts))
     parser.add_argument("--steps", type=int, default=3, help="optimiser steps that count")
     parser.add_argument("--accumulation", type=int, default=16, help="micro-batches of 2 a step")
@@ -251,7 +248,7 @@ def main() -> None:
     print("| weights | variant | samples/s | ratio | peak GiB | loss | differs from plain by |")
     print("|---|---|---|---|---|---|---|")
     for part in args.parts or ["nano", *(["full-cuda"] if cuda else [])]:
-        measure(part, CUDA_VARIANTS if "cuda" in part else CPU_VARIANTS, args)
+        measure(part, VARIANTS[part], args)
 
 
 if __name__ == "__main__":
