@@ -27,7 +27,7 @@ def add_light(kind: str, place: Point, rotation: Point, energy: float, tint: Poi
 def tint_of(rng: np.random.Generator, warm: float = 0.5) -> tuple[float, float, float]:
     """From candle to overcast."""
     hue = rng.uniform(0.06, 0.12) if rng.random() < warm else rng.uniform(0.55, 0.62)
-    return colorsys.hsv_to_rgb(hue, rng.uniform(0, 0.4), 1.0)
+    return colorsys.hsv_to_rgb(hue, rng.uniform(0, 0.3), 1.0)
 
 
 def sky(rng: np.random.Generator, indoors: bool = False) -> None:

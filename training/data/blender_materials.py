@@ -57,7 +57,11 @@ def position(tree: Any, rng: np.random.Generator, wall: bool) -> Any:
     mapping = tree.nodes.new("ShaderNodeMapping")
     mapping.inputs["Location"].default_value = rng.uniform(0, 50, 3)
     if not wall:
-        mapping.inputs["Rotation"].default_value = (0, 0, rng.choice([0, 1.5708, rng.uniform(0, 3)]))
+        mapping.inputs["Rotation"].default_value = (
+            0,
+            0,
+            rng.choice([0, 1.5708, rng.uniform(0, 3)]),
+        )
     tree.links.new(source, mapping.inputs[0])
     return mapping.outputs[0]
 
@@ -133,13 +137,14 @@ def surface(
     patterns: tuple[str, ...] = PATTERNS,
     wall: bool = False,
     value: tuple[float, float] = (0.12, 0.85),
+    saturation: tuple[float, float] | None = None,
 ) -> bpy.types.Material:
     """Any everyday surface: a pattern of two related colours, or bare metal."""
-    first = colour(rng, value=value)
+    first = colour(rng, saturation=saturation, value=value)
     if rng.random() < 0.7:  # a shade of the same colour
         second = (*(np.array(first[:3]) * rng.uniform(0.45, 0.9)), 1.0)
     else:
-        second = colour(rng, value=value)
+        second = colour(rng, saturation=saturation, value=value)
     roughness = float(rng.choice([0.15, 0.35, 0.6, 0.9]))
     scale = float(np.exp(rng.uniform(*np.log(size))))
     bump = rng.uniform(0.1, 0.8) if rng.random() < 0.4 else 0.0

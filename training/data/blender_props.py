@@ -14,7 +14,9 @@ from .blender_materials import colour, glass, glowing, leaves, mirror, patterned
 from .blender_solids import Point, Stage
 
 
-def turned(foot: Point, angle: float) -> Callable[[float, float, float], tuple[float, float, float]]:
+def turned(
+    foot: Point, angle: float
+) -> Callable[[float, float, float], tuple[float, float, float]]:
     """From a thing's own coordinates (x to its right, y ahead, z up) to the world's."""
     c, s = math.cos(angle), math.sin(angle)
     return lambda x, y, z: (foot[0] + c * x - s * y, foot[1] + s * x + c * y, foot[2] + z)
@@ -146,7 +148,9 @@ def person(stage: Stage, foot: Point, angle: float, height: float | None = None)
     at, u = turned(foot, angle), h / 1.75
     top, below = surface(rng, (0.02, 0.3)), surface(rng, (0.02, 0.3))
     tone = rng.uniform(0.25, 0.9)
-    skin = patterned(rng, "plain", colour(rng, (0.04, 0.08), (0.3, 0.6), (tone, tone)), (), 1.0, 0.5)
+    skin = patterned(
+        rng, "plain", colour(rng, (0.04, 0.08), (0.3, 0.6), (tone, tone)), (), 1.0, 0.5
+    )
     hair = surface(rng, (0.01, 0.05), ("noise", "plain"), value=(0.05, 0.5))
     stride = rng.uniform(0, 0.35) * u
     for side in (-1, 1):
@@ -207,7 +211,9 @@ def car(stage: Stage, foot: Point, angle: float) -> None:
     stage.box(paint, at(0, 0, 0.55), (width, length, 0.55), angle)
     stage.box(paint, at(0, 0, 0.62), (width * 0.96, length * 1.02, 0.3), angle)
     cabin = length * rng.uniform(0.4, 0.6)
-    stage.box(pane, at(0, -0.2, 0.82 + (tall - 0.85) / 2), (width * 0.86, cabin, tall - 0.85), angle)
+    stage.box(
+        pane, at(0, -0.2, 0.82 + (tall - 0.85) / 2), (width * 0.86, cabin, tall - 0.85), angle
+    )
     stage.box(paint, at(0, -0.2, tall), (width * 0.84, cabin * 0.9, 0.06), angle)
     for side in (-1, 1):
         for end in (-1, 1):

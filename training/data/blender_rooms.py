@@ -47,9 +47,13 @@ def shell(stage: Stage, width: float, depth: float, height: float, windows: floa
     """Floor, ceiling and four walls around (0, 0) .. (width, depth), with skirting boards."""
     rng = stage.rng
     floor = surface(rng, (0.05, 0.5), ("wood", "checker", "bricks", "noise", "marble", "speckle"))
-    paint = surface(rng, (0.05, 0.8), ("plain", "plain", "noise", "bricks", "speckle"), True, (0.35, 0.95))
-    other = surface(rng, (0.05, 0.6), wall=True, value=(0.25, 0.9)) if rng.random() < 0.5 else paint
-    ceiling = surface(rng, (0.3, 1.5), ("plain", "plain", "noise"), value=(0.6, 0.95))
+    plaster = ("plain", "plain", "noise", "bricks", "speckle")
+    calm = (0.0, 0.3) if rng.random() < 0.85 else None
+    paint = surface(rng, (0.05, 0.8), plaster, True, (0.35, 0.95), calm)
+    other = paint
+    if rng.random() < 0.5:
+        other = surface(rng, (0.05, 0.6), wall=True, value=(0.25, 0.9), saturation=calm)
+    ceiling = surface(rng, (0.3, 1.5), ("plain", "plain", "noise"), False, (0.6, 0.95), (0, 0.2))
     stage.box(floor, (width / 2, depth / 2, -0.1), (width + 1, depth + 1, 0.2))
     stage.box(ceiling, (width / 2, depth / 2, height + 0.1), (width + 1, depth + 1, 0.2))
     corners = [(0, 0), (width, 0), (width, depth), (0, depth)]
@@ -159,7 +163,9 @@ def room(stage: Stage) -> World:
         stage.box(surface(rng), (width / 2, depth / 2, 0.006), (*rug, 0.012))
     sky(rng, indoors=True)
     lights(stage, width, depth, height)
-    return World("room", (0.35, 0.35, 0.5), (width - 0.35, depth - 0.35, 2.0), stage.targets, (1, 9))
+    return World(
+        "room", (0.35, 0.35, 0.5), (width - 0.35, depth - 0.35, 2.0), stage.targets, (1, 9)
+    )
 
 
 def dine(stage: Stage, place: Sequence[float], size: tuple[float, float, float]) -> None:
@@ -206,4 +212,6 @@ def corridor(stage: Stage) -> World:
         ceiling_light(rng, (width / 2, y, height - 0.05), rng.uniform(0.2, 0.8), energy, warm)
     for _ in range(6):
         stage.targets.append((width / 2, rng.uniform(0, depth), rng.uniform(0.7, 1.6)))
-    return World("corridor", (0.3, 0.4, 0.6), (width - 0.3, depth - 0.4, 2), stage.targets, (2.5, 20))
+    return World(
+        "corridor", (0.3, 0.4, 0.6), (width - 0.3, depth - 0.4, 2), stage.targets, (2.5, 20)
+    )

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 import bpy
 import numpy as np
@@ -14,37 +14,13 @@ import numpy as np
 from .blender_cameras import FreeSpace, Lenses, draw_view, scene_box, starts
 from .blender_lights import LightJitter
 from .blender_render import Quality, render_sample
+from .blender_settings import Settings
 from .blender_solids import World
 from .blender_worlds import build_world
 from .sample_folder import Sample, write_sample
 
 # A world that shows too little is thrown away, and the next one drawn.
 TRIES = 6
-
-
-class Settings(NamedTuple):
-    """All that a sample depends on besides its index. `scenes`: .blend files; without any,
-    `worlds` names procedural kinds. `views_per_scene`: samples in a row from one file, because
-    opening it takes time. `stops`: jitter of lights and of exposure."""
-
-    seed: int
-    scenes: list[str]
-    worlds: list[str]
-    views_per_scene: int
-    focal: tuple[float, float]
-    aspects: list[float]
-    size: int
-    samples: int
-    bounces: int
-    light_stops: float
-    exposure_stops: float
-    random_frames: bool
-
-    def scene_of(self, index: int) -> str:
-        """The .blend file of a sample; "" for procedural worlds."""
-        if not self.scenes:
-            return ""
-        return self.scenes[index // self.views_per_scene % len(self.scenes)]
 
 
 class Renderer:
@@ -114,10 +90,10 @@ def worth_keeping(sample: Sample) -> bool:
 
 
 def answers() -> TextIO:
-    """The pipe to the parent. Blender writes to file descriptor 1 whatever it likes: from here on
-    that goes where errors go."""
+    """The pipe to the parent. Blender writes a page a render to file descriptor 1: from here on
+    that goes nowhere."""
     pipe = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return pipe
 
 

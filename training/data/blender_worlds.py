@@ -16,7 +16,7 @@ import numpy as np
 
 from . import blender_props as props
 from .blender_lights import sky
-from .blender_materials import colour, glass, ground, mirror, patterned, surface
+from .blender_materials import colour, ground, mirror, patterned, surface
 from .blender_rooms import corridor, lights, line_walls, room, shell
 from .blender_solids import Point, Stage, World
 
@@ -56,7 +56,9 @@ def table_top(stage: Stage) -> World:
     return World("table_top", low, (x + 1.3, y + 1.3, size[2] + 0.9), stage.targets, (0.45, 1.6))
 
 
-def scatter(stage: Stage, low: Point, high: Point, count: int, height_at, clear: float = 0.0) -> None:
+def scatter(
+    stage: Stage, low: Point, high: Point, count: int, height_at, clear: float = 0.0
+) -> None:
     """Trees, bushes and rocks on the ground, none within `clear` of the origin."""
     rng = stage.rng
     for _ in range(count):
@@ -73,8 +75,9 @@ def scatter(stage: Stage, low: Point, high: Point, count: int, height_at, clear:
             stage.foliage(props.leaves(rng), (x, y, foot[2] + s * 0.35), (s, s, s * 0.9), 250)
         else:
             s = np.exp(rng.uniform(np.log(0.2), np.log(2.2))) * rng.uniform(0.6, 1.2, 3)
-            stage.rock(surface(rng, (0.05, 0.6), ("noise", "voronoi")), (x, y, foot[2] + s[2] * 0.2),
-                       s.tolist(), int(rng.integers(4)))  # fmt: skip
+            stone = surface(rng, (0.05, 0.6), ("noise", "voronoi"))
+            middle = (x, y, foot[2] + s[2] * 0.2)
+            stage.rock(stone, middle, s.tolist(), int(rng.integers(4)))
             stage.targets.append((x, y, foot[2] + 0.5))
 
 
@@ -188,7 +191,9 @@ def terrain(stage: Stage) -> World:
     stage.put(stage.mesh("terrain", points, faces, True), ground(rng, kind), (0, 0, 0))
     if rng.random() < 0.2:
         level = float(np.quantile(points[:, 2], rng.uniform(0.1, 0.35)))
-        water = patterned(rng, "plain", colour(rng, (0.5, 0.6), (0.3, 0.7), (0.1, 0.4)), (), 1, 0.08)
+        water = patterned(
+            rng, "plain", colour(rng, (0.5, 0.6), (0.3, 0.7), (0.1, 0.4)), (), 1, 0.08
+        )
         stage.box(water, (0, 0, level - 5), (500, 500, 10))
     scatter(stage, (-12, -12), (12, 12), int(rng.integers(5, 30)), height, clear=1.5)
     scatter(stage, (-70, -70), (70, 70), int(rng.integers(15, 110)), height, clear=6)

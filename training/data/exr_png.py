@@ -74,7 +74,7 @@ def write_exr(path: Path, channels: Mapping[str, np.ndarray]) -> None:
 
 
 def deflate(raw: bytes) -> bytes:
-    """OpenEXR's ZIP: even bytes, then odd ones, as differences, through zlib; raw if that is no smaller."""
+    """OpenEXR's ZIP: even bytes, then odd ones, as differences, by zlib; raw if not smaller."""
     data = np.frombuffer(raw, np.uint8)
     split = np.concatenate([data[0::2], data[1::2]])
     delta = split.copy()
