@@ -181,7 +181,7 @@ def dine(stage: Stage, place: Sequence[float], size: tuple[float, float, float])
             if rng.random() < 0.6:
                 turn = angle + (0 if side < 0 else math.pi) + rng.uniform(-0.4, 0.4)
                 props.chair(stage, at(0, side * (size[1] / 2 + 0.25), 0), turn)
-    stage.targets.append((*place, size[2]))
+    stage.targets.append((place[0], place[1], size[2]))
 
 
 def lights(stage: Stage, width: float, depth: float, height: float) -> None:

@@ -6,7 +6,7 @@ Metres, z up. Solids are closed, so that a ray that meets a back face starts ins
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import bpy
@@ -145,7 +145,14 @@ class Stage:
 
 def box() -> tuple[np.ndarray, Faces, bool]:
     points = np.array([(x, y, z) for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
-    faces = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
+    faces: Faces = [
+        (0, 1, 3, 2),
+        (4, 6, 7, 5),
+        (0, 4, 5, 1),
+        (2, 3, 7, 6),
+        (0, 2, 6, 4),
+        (1, 5, 7, 3),
+    ]
     return points, faces, False
 
 
@@ -189,4 +196,10 @@ def taper() -> tuple[np.ndarray, Faces, list[bool]]:
     return turned(np.array([(0.5, -0.5), (0.3, 0.5)]), 20)
 
 
-SHAPES = {"box": box, "ball": ball, "cylinder": cylinder, "cone": cone, "taper": taper}
+SHAPES: dict[str, Callable[[], tuple[np.ndarray, Faces, Sequence[bool] | bool]]] = {
+    "box": box,
+    "ball": ball,
+    "cylinder": cylinder,
+    "cone": cone,
+    "taper": taper,
+}

@@ -104,6 +104,7 @@ def work(job: dict[str, Any]) -> None:
     folder = Path(job["folder"])
     for text in sys.stdin:
         index = int(text)
+        answer: dict[str, Any]
         try:
             answer = {"line": write_sample(folder, index, renderer.render(index))}
         except Exception as error:  # one bad scene must not end the run: the parent reports it

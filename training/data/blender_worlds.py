@@ -18,7 +18,7 @@ from . import blender_props as props
 from .blender_lights import sky
 from .blender_materials import colour, ground, mirror, patterned, surface
 from .blender_rooms import corridor, lights, line_walls, room, shell
-from .blender_solids import Point, Stage, World
+from .blender_solids import Faces, Point, Stage, World
 
 
 def build_world(kind: str, rng: np.random.Generator) -> World:
@@ -182,7 +182,7 @@ def terrain(stage: Stage) -> World:
     line = 250 * np.sign(line) * np.abs(line) ** 2.5
     points = np.array([(x, y, height(x, y)) for y in line for x in line])
     count = len(line)
-    faces = [
+    faces: Faces = [
         (j * count + i, j * count + i + 1, (j + 1) * count + i + 1, (j + 1) * count + i)
         for j in range(count - 1)
         for i in range(count - 1)

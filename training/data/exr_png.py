@@ -12,12 +12,13 @@ import tempfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 MAGIC = b"\x76\x2f\x31\x01\x02\x00\x00\x00"
 LONG_NAMES = 0x04
-PIXEL_TYPES = {0: np.dtype("<u4"), 1: np.dtype("<f2"), 2: np.dtype("<f4")}
+PIXEL_TYPES: dict[int, np.dtype[Any]] = {0: np.dtype("<u4"), 1: np.dtype("<f2"), 2: np.dtype("<f4")}
 # Number of lines a chunk holds, by the compression's number: none, and zlib over 16 lines.
 CHUNK_LINES = {0: 1, 3: 16}
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"

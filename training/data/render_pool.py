@@ -117,6 +117,7 @@ def render_all(
         errors.setdefault(scene_of(index), []).append(f"sample {index}: {why}")
 
     workers: dict[int, Worker] = {}
+    worker: Worker
 
     def employ(worker: Worker) -> None:
         index = next_index()
