@@ -21,7 +21,9 @@ def colour(
     saturation: tuple[float, float] | None = None,
     value: tuple[float, float] = (0.12, 0.85),
 ) -> tuple[float, float, float, float]:
-    """Linear RGBA; two in three are greys and browns, as most things are."""
+    """Linear RGBA; two in three are pale, and most of any hue are browns, as things are."""
+    if hue == (0, 1) and rng.random() < 0.6:
+        hue = (0.0, 0.15)
     if saturation is None:
         saturation = (0.0, 0.3) if rng.random() < 0.65 else (0.3, 0.85)
     hsv = rng.uniform(*hue), rng.uniform(*saturation), rng.uniform(*value)
