@@ -1,0 +1,164 @@
+"""One RGB-D sample of an open Blender scene, rendered with Cycles.
+
+Two renders: the picture, with many jittered samples a pixel, and the data, with one sample
+through each pixel's very centre. Normals of many samples would be mixed along every edge.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import bpy
+import numpy as np
+
+from .blender_cameras import SENSOR_MM, View
+from .exr_png import read_exr
+from .sample_folder import Sample
+
+# Cycles writes 1e10 where a ray leaves the scene.
+NO_DEPTH = 1e9
+# What the logarithmic mean of a picture's luminance is exposed to, in linear light.
+MIDDLE_GREY = 0.17
+# Times as many samples where nothing takes the noise away.
+UNDENOISED = 16
+
+
+class Quality(NamedTuple):
+    """Cycles samples a pixel for the picture, bounces of light, processor threads."""
+
+    samples: int
+    bounces: int
+    threads: int
+
+
+def prepare(scene: bpy.types.Scene, quality: Quality) -> None:
+    """Settings that both renders share, whatever the scene's own are."""
+    render, cycles = scene.render, scene.cycles
+    render.engine = "CYCLES"
+    render.resolution_percentage = 100
+    render.pixel_aspect_x = render.pixel_aspect_y = 1
+    render.threads_mode, render.threads = "FIXED", quality.threads
+    render.use_persistent_data = True
+    for switch in ("use_border", "use_compositing", "use_sequencer", "use_multiview",
+                   "use_motion_blur", "use_freestyle", "film_transparent"):  # fmt: skip
+        setattr(render, switch, False)
+    settings = render.image_settings
+    if hasattr(settings, "media_type"):  # Blender 5
+        settings.media_type = "MULTI_LAYER_IMAGE"
+    if hasattr(settings, "use_exr_interleave"):  # else 5.2 writes a part a pass
+        settings.use_exr_interleave = True
+    settings.file_format = "OPEN_EXR_MULTILAYER"
+    settings.color_depth, settings.exr_codec = "32", "NONE"
+    cycles.device = "CPU"
+    cycles.use_adaptive_sampling = False
+    cycles.max_bounces = cycles.transmission_bounces = 2 + quality.bounces
+    cycles.diffuse_bounces = cycles.glossy_bounces = quality.bounces
+    cycles.caustics_reflective = cycles.caustics_refractive = False
+    cycles.sample_clamp_indirect = 5.0
+    first = bpy.context.view_layer
+    for layer in scene.view_layers:
+        layer.use = layer == first
+    first.use_pass_z = first.use_pass_normal = first.use_pass_combined = True
+
+
+def aim(scene: bpy.types.Scene, view: View) -> None:
+    """The scene's camera becomes the view's."""
+    camera = bpy.data.objects.get("RGB-D camera")
+    if camera is None:
+        camera = bpy.data.objects.new("RGB-D camera", bpy.data.cameras.new("RGB-D camera"))
+        scene.collection.objects.link(camera)
+    data = camera.data
+    data.sensor_fit, data.sensor_width, data.lens = "AUTO", SENSOR_MM, view.lens
+    data.clip_start, data.clip_end = 0.001, 1e6
+    data.dof.use_dof = False
+    camera.matrix_world = view.matrix
+    scene.camera = camera
+    scene.render.resolution_x, scene.render.resolution_y = view.width, view.height
+
+
+def render_exr(scene: bpy.types.Scene) -> dict[str, np.ndarray]:
+    """Channels by their pass's name: "Combined.R", "Depth.Z", ..."""
+    with tempfile.TemporaryDirectory(prefix="rgbd-") as folder:
+        scene.render.filepath = str(Path(folder) / "passes.exr")
+        bpy.ops.render.render(write_still=True)
+        channels = read_exr(Path(folder) / "passes.exr")
+    return {".".join(name.split(".")[-2:]): plane for name, plane in channels.items()}
+
+
+def stack(channels: dict[str, np.ndarray], name: str, axes: str) -> np.ndarray:
+    return np.stack([channels[f"{name}.{axis}"] for axis in axes], axis=2)
+
+
+def render_data(scene: bpy.types.Scene) -> dict[str, np.ndarray]:
+    """The passes at the pixels' centres: no jitter, no light."""
+    cycles = scene.cycles
+    cycles.samples, cycles.use_denoising, cycles.seed = 1, False, 0
+    cycles.pixel_filter_type, cycles.filter_width = "BLACKMAN_HARRIS", 0.01
+    bounces, cycles.max_bounces = cycles.max_bounces, 0
+    channels = render_exr(scene)
+    cycles.max_bounces = bounces
+    return channels
+
+
+def render_radiance(scene: bpy.types.Scene, samples: int, seed: int) -> np.ndarray:
+    """Scene-linear light (H, W, 3), denoised where Blender can (Debian's cannot)."""
+    cycles = scene.cycles
+    try:
+        cycles.denoiser, cycles.denoising_prefilter = "OPENIMAGEDENOISE", "NONE"
+        cycles.denoising_quality = "FAST"
+        cycles.use_denoising = True
+    except TypeError:
+        cycles.use_denoising = False
+        samples *= UNDENOISED
+    cycles.samples, cycles.seed = samples, seed
+    cycles.pixel_filter_type, cycles.filter_width = "BLACKMAN_HARRIS", 1.5
+    return stack(render_exr(scene), "Combined", "RGB")
+
+
+def develop(radiance: np.ndarray, stops: float, rng: np.random.Generator) -> tuple[Any, float]:
+    """Linear light -> sRGB uint8, metered as a camera does, then off by N(0, stops); also the
+    stops above the meter. The white balance, the tone curve and the saturation vary."""
+    light = np.clip(np.nan_to_num(radiance), 0, 1e4)
+    luminance = light @ np.array([0.2126, 0.7152, 0.0722])
+    # Half of the meter is the log mean, half keeps the brighter parts from burning out.
+    log_mean = np.exp(np.mean(np.log(luminance + 1e-4)))
+    bright = np.quantile(luminance, 0.9) + 1e-4
+    metered = np.sqrt(MIDDLE_GREY / log_mean * 0.7 / bright)
+    offset = float(rng.normal(0, stops))
+    light = light * metered * 2**offset * np.exp(rng.normal(0, 0.06, 3))
+    if rng.random() < 0.5:  # a film's shoulder and toe: Narkowicz's fit of ACES
+        x = light * 0.7
+        light = x * (2.51 * x + 0.03) / (x * (2.43 * x + 0.59) + 0.14)
+    light = np.clip(light, 0, 1)
+    encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return np.round(encoded * 255).astype(np.uint8), offset
+
+
+def render_sample(
+    scene: bpy.types.Scene, view: View, quality: Quality, stops: float, rng: np.random.Generator
+) -> Sample:
+    """Picture, depth and normals of one view; metres by the scene's own unit scale."""
+    aim(scene, view)
+    prepare(scene, quality)
+    data = render_data(scene)
+    unit = scene.unit_settings.scale_length
+    depth = data["Depth.Z"].astype(np.float32)
+    valid = np.isfinite(depth) & (depth > 0) & (depth < NO_DEPTH)
+    depth = np.where(valid, depth * np.float32(unit), np.float32(np.inf))
+    # Blender's camera looks along -z with y up; OpenCV's along z with y down.
+    to_world = np.array(view.matrix)
+    to_world[:3, 1:3] *= -1
+    normals = stack(data, "Normal", "XYZ") @ to_world[:3, :3]
+    to_world[:3, 3] *= unit
+    radiance = render_radiance(scene, quality.samples, int(rng.integers(2**31)))
+    image, offset = develop(radiance, stops, rng)
+    facts = {
+        "intrinsics": view.intrinsics(),
+        "camera_to_world": to_world.tolist(),
+        "focal_length_mm": view.lens,
+        "exposure_stops": offset,
+        "valid_share": float(valid.mean()),
+    }
+    return Sample(image, depth, np.where(valid[..., None], normals, 0).astype(np.float32), facts)
