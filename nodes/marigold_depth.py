@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
-from torch import Tensor
 
 from ..marigold_core import MarigoldError
 from .estimate_depth import RESOLUTION, SEED, STEPS
@@ -28,7 +29,8 @@ class MarigoldDepth(io.ComfyNode):
             search_aliases=["marigold", "depth", "depth map", "controlnet depth"],
             enable_expand=True,
             inputs=[
-                io.Image.Input("image", tooltip="One image or a batch."),
+                # The wire itself goes on into the graph: ComfyUI caches nothing behind a tensor.
+                io.Image.Input("image", raw_link=True, tooltip="One image or a batch."),
                 io.Combo.Input(
                     "checkpoint",
                     options=choices(),
@@ -63,7 +65,7 @@ class MarigoldDepth(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        image: Tensor,
+        image: list[Any],
         checkpoint: str,
         predictions: int,
         mode: str,

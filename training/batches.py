@@ -67,8 +67,10 @@ class LatentBatches(Dataset[LatentBatch]):
 
     def again(self, numbers: Sequence[int]) -> Iterator[LatentBatch]:
         """The first of them again and again; its noise changes as theirs would."""
-        first = self[numbers[0]]
-        return (first._replace(number=number) for number in numbers)
+        first = None
+        for number in numbers:
+            first = first or self[number]
+            yield first._replace(number=number)
 
     def loader(self, numbers: Sequence[int], workers: int) -> Iterator[LatentBatch]:
         """Those micro-batches in that order, read ahead by worker processes."""

@@ -114,6 +114,20 @@ def test_one_node_gives_what_the_four_give(comfyui):
     assert (four == one).all() and np.ptp(one) > 50
 
 
+def test_one_node_estimates_once_for_several_looks(comfyui):
+    estimated = []
+    for mode in ("min-max", "percentile"):
+        graph = {name: base()[name] for name in ("picture", "image")} | {
+            "one": ours("MarigoldDepth", image=["image", 0], checkpoint="nano", predictions=1,
+                        mode=mode, near_is_white=True, steps=2, resolution=RESOLUTION, seed=99),
+            "save": save("one"),
+        }  # fmt: skip
+        prompt = comfyui.queue(graph)
+        comfyui.wait(prompt)
+        estimated.append(len(comfyui.seen("progress", prompt)))
+    assert estimated[0] >= 3 and estimated[1] == 0
+
+
 def test_the_same_graph_is_served_from_the_cache(comfyui):
     graph = base(seed=3) | {"save": save("normalize")}
     comfyui.run(graph)
