@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Generator = torch.Generator | list[torch.Generator]
-PREVIEW_SIDE = 24  # latent pixels
+# Latent pixels. With nano on a CPU a preview takes 31 ms, at 24 it took 66: every step pays it.
+PREVIEW_SIDE = 16
 
 
 class LatentDiffusion:

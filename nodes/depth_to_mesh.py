@@ -176,7 +176,9 @@ def core_mesh(mesh: Mesh) -> Any:
     known = inspect.signature(Types.MESH.__init__).parameters
     if "uvs" in known:
         # glTF counts v downwards.
-        parts["uvs"] = torch.from_numpy(mesh.uvs * np.float32([1, -1]) + np.float32([0, 1]))[None]
+        parts["uvs"] = torch.from_numpy(
+            mesh.uvs * np.array([1, -1], np.float32) + np.array([0, 1], np.float32)
+        )[None]
     if "texture" in known and mesh.texture is not None:
         parts["texture"] = torch.from_numpy(mesh.texture.astype(np.float32) / 255)[None]
     return Types.MESH(**parts)

@@ -213,7 +213,7 @@ def test_progress_counts_to_the_end_and_previews_depth():
         assert preview.dtype == np.float32
         assert preview.min() >= 0
         assert preview.max() <= 1
-    assert previews[0].shape == (24 * 8, 6 * 8)  # 30 x 8 latents, shrunk
+    assert previews[0].shape == (16 * 8, 4 * 8)  # 30 x 8 latents, shrunk
     assert previews[-1].shape == (240, 64)
 
 

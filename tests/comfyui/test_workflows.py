@@ -43,10 +43,11 @@ def graph_of(workflow, known):
     return graph
 
 
-def test_there_are_three():
+def test_there_are_three_each_with_a_picture():
     assert names(FILES) == [
         "ensemble_uncertainty_controlnet", "image_to_depth", "image_to_textured_mesh",
     ]  # fmt: skip
+    assert all(file.with_suffix(".jpg").is_file() for file in FILES)
 
 
 @pytest.mark.parametrize("file", FILES, ids=names(FILES))
