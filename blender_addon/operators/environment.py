@@ -55,9 +55,13 @@ class Setup:
     def begin(self, task: Any, words: str) -> None:
         self.task, self.words, self.failed, self.log = task, words, False, []
         if bpy.app.background:
-            while self.running:
+            try:
+                while self.running:
+                    self.advance()
+                    time.sleep(POLL_SECONDS / 4)
+            except KeyboardInterrupt:
+                self.cancel()
                 self.advance()
-                time.sleep(POLL_SECONDS / 4)
         else:
             bpy.app.timers.register(self.advance, persistent=True)
 
@@ -76,16 +80,27 @@ class Setup:
         if task.finished:
             self.task = None
             self.failed = task.state != "done"
-            self.words = task.error if self.failed else task.sentence
+            self.words = task.error if self.failed else self.ending(task)
             self.words = self.words or ("Cancelled." if self.failed else "Done.")
         elif getattr(task, "stage", ""):
-            stage = bpy.app.translations.pgettext_iface(STAGES.get(task.stage, task.stage))
-            self.words = f"{stage} {getattr(task, 'detail', '')}".rstrip()
+            self.words = self.in_words(task)
+        self.redraw()
+        return POLL_SECONDS if self.running else None
+
+    def in_words(self, task: Any) -> str:
+        """What goes on, for the progress bar."""
+        stage = bpy.app.translations.pgettext_iface(STAGES.get(task.stage, task.stage))
+        return f"{stage} {getattr(task, 'detail', '')}".rstrip()
+
+    def ending(self, task: Any) -> str:
+        """What a task that is done has to say."""
+        return task.sentence
+
+    def redraw(self) -> None:
         for window in bpy.context.window_manager.windows:
             for area in window.screen.areas:
                 if area.type == "PREFERENCES":
                     area.tag_redraw()
-        return POLL_SECONDS if self.running else None
 
     def cancel(self) -> None:
         if self.task is not None:
