@@ -24,7 +24,7 @@ from ..dataset_render import (
 from ..engine_parts import MarigoldError
 from ..refusal import refuse
 from .engine_run import redraw
-from .environment import Setup
+from .followed_task import FollowedTask
 
 SHOWS = {"MESH", "CURVE", "SURFACE", "FONT", "META", "VOLUME"}
 
@@ -113,7 +113,7 @@ class MarigoldDataset(DatasetSettings, bpy.types.PropertyGroup):
 
 
 @dataclass
-class Rendering(Setup):
+class Rendering(FollowedTask):
     """The render that is going on, or how the last one ended. It needs nothing of the open file:
     another may be loaded meanwhile."""
 

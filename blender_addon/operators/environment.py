@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
 from typing import Any
 
 import bpy
@@ -24,8 +22,8 @@ from ..engine_session import (
 from ..environment import environment_state, make_environment, remove_environment
 from ..python_check import test_python
 from ..refusal import refuse
+from .followed_task import FollowedTask
 
-POLL_SECONDS = 0.2
 STAGES = {
     "venv": "Making the environment",
     "pip": "Renewing pip",
@@ -35,65 +33,14 @@ STAGES = {
 }
 
 
-@dataclass
-class Setup:
-    """A task of the preferences page, polled by a timer of Blender's."""
-
-    task: Any = None
-    words: str = ""
-    failed: bool = False
-    log: list[str] = field(default_factory=list)
-
-    @property
-    def running(self) -> bool:
-        return self.task is not None
-
-    @property
-    def fraction(self) -> float:
-        return (getattr(self.task, "fraction", None) or 0.0) if self.task is not None else 0.0
-
-    def begin(self, task: Any, words: str) -> None:
-        self.task, self.words, self.failed, self.log = task, words, False, []
-        if bpy.app.background:
-            try:
-                while self.running:
-                    self.advance()
-                    time.sleep(POLL_SECONDS / 4)
-            except KeyboardInterrupt:
-                self.cancel()
-                self.advance()
-        else:
-            bpy.app.timers.register(self.advance, persistent=True)
-
-    def advance(self) -> float | None:
-        """Returns the seconds to the next call, as Blender's timers want it; None ends them."""
-        task = self.task
-        if task is None:
-            return None
-        if isinstance(task, _Download):
-            engine = running_engine()
-            if engine is not None:
-                engine.poll()
-        else:
-            task.poll()
-        self.log = list(getattr(task, "lines", []))
-        if task.finished:
-            self.task = None
-            self.failed = task.state != "done"
-            self.words = task.error if self.failed else self.ending(task)
-            self.words = self.words or ("Cancelled." if self.failed else "Done.")
-        elif getattr(task, "stage", ""):
-            self.words = self.in_words(task)
-        self.redraw()
-        return POLL_SECONDS if self.running else None
+class Setup(FollowedTask):
+    """A task of the preferences page."""
 
     def in_words(self, task: Any) -> str:
-        """What goes on, for the progress bar."""
         stage = bpy.app.translations.pgettext_iface(STAGES.get(task.stage, task.stage))
         return f"{stage} {getattr(task, 'detail', '')}".rstrip()
 
     def ending(self, task: Any) -> str:
-        """What a task that is done has to say."""
         return task.sentence
 
     def redraw(self) -> None:
@@ -101,10 +48,6 @@ class Setup:
             for area in window.screen.areas:
                 if area.type == "PREFERENCES":
                     area.tag_redraw()
-
-    def cancel(self) -> None:
-        if self.task is not None:
-            self.task.cancel()
 
 
 setup = Setup()
@@ -148,6 +91,11 @@ class _Download:
     @property
     def sentence(self) -> str:
         return f"The checkpoint is in {self._job.result.get('folder', '')}"
+
+    def poll(self) -> None:
+        engine = running_engine()
+        if engine is not None:
+            engine.poll()
 
     def cancel(self) -> None:
         engine = running_engine()
