@@ -30,10 +30,11 @@ class Task:
     state: "running", "done", "failed" or "cancelled". stage: a word; detail: what of it, such as
     a file and its bytes. fraction: of the stage, 0 to 1, or None while unknown. lines: the last of
     the log; log_file, once there is one, has all of it. result: what the function returned;
-    error: one sentence.
+    error: one sentence. grace: the seconds that a program has after SIGTERM to end by itself,
+    where a system has that signal; 0 kills it outright.
     """
 
-    def __init__(self, work: Callable[[Task], Any]) -> None:
+    def __init__(self, work: Callable[[Task], Any], grace: float = 0.0) -> None:
         self.state = "running"
         self.stage = ""
         self.detail = ""
@@ -42,6 +43,7 @@ class Task:
         self.log_file: Path | None = None
         self.result: Any = None
         self.error = ""
+        self._grace = grace
         self._news: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._stopped = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
@@ -66,7 +68,7 @@ class Task:
         return changed
 
     def cancel(self) -> None:
-        """Give up at once; the running program is killed."""
+        """Give up at once; the running program is ended behind it."""
         if not self.finished:
             self.state = "cancelled"
             self._stopped.set()
@@ -142,9 +144,23 @@ class Task:
 
     def _kill(self) -> None:
         process = self._process
-        if process is not None and process.poll() is None:
-            with suppress(OSError):
-                if os.name == "posix":
-                    os.killpg(process.pid, signal.SIGKILL)
-                else:
-                    process.kill()
+        if process is None or process.poll() is not None:
+            return
+        with suppress(OSError):
+            if self._grace and os.name == "posix":
+                process.terminate()
+                last = threading.Timer(self._grace, _kill_group, (process,))
+                last.daemon = True
+                last.start()
+            else:
+                _kill_group(process)
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    with suppress(OSError):
+        if process.poll() is not None:
+            return
+        if os.name == "posix":
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()

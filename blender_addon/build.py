@@ -4,7 +4,8 @@
     python -m blender_addon.build                # dist/marigold_kit-VERSION.zip, dist/repository/
 
 The zip holds the add-on, a wheel of the engine for Blender's own Python, and in `engine/` an
-unpacked copy with the bundled checkpoint for the worker's. Blender's own tool validates it where
+unpacked copy with the bundled checkpoint for the worker's; in `renderer/` the programs that render
+training sets. Blender's own tool validates it where
 there is one: a `bpy` in this Python (pip install bpy), or --blender PROGRAM.
 """
 
@@ -34,6 +35,17 @@ ENGINE = Path(marigold_core.__file__).parent
 ROOT = ADDON.parent
 ID = "marigold_kit"
 NOT_IN_ZIP = {"build.py"}
+TRAINING = ROOT / "training"
+# Run by a background Blender, imported by nothing: they need bpy and numpy alone.
+RENDERER = (
+    "render_dataset.py",
+    "data/__init__.py",
+    "data/blender_*.py",
+    "data/exr_png.py",
+    "data/render_pool.py",
+    "data/sample_folder.py",
+)
+APACHE = b"# SPDX-License-Identifier: Apache-2.0\n"
 
 
 def build(target: Path) -> Path:
@@ -54,11 +66,17 @@ def build(target: Path) -> Path:
             files[name] = path.read_bytes()
     for path in _files(ENGINE):
         files[f"engine/marigold_core/{path.relative_to(ENGINE).as_posix()}"] = path.read_bytes()
-    files["engine/LICENSE"] = (ROOT / "LICENSE").read_bytes()
+    for pattern in RENDERER:
+        for path in sorted(TRAINING.glob(pattern)):
+            # Beside the add-on's GPL files each says what it is under.
+            name = f"renderer/{path.relative_to(TRAINING).as_posix()}"
+            files[name] = APACHE + path.read_bytes()
+    for folder in ("engine", "renderer"):
+        files[f"{folder}/LICENSE"] = (ROOT / "LICENSE").read_bytes()
 
     archive = target / f"{ID}-{version}.zip"
-    with atomic_path(archive) as temporary, tempfile.TemporaryDirectory() as folder:
-        wheel = Path(folder) / wheel_name
+    with atomic_path(archive) as temporary, tempfile.TemporaryDirectory() as scratch:
+        wheel = Path(scratch) / wheel_name
         _write_wheel(wheel, wheel_version, built)
         files[f"wheels/{wheel_name}"] = wheel.read_bytes()
         _write_zip(temporary, files, built)

@@ -11,6 +11,7 @@ import bpy
 from .depth_grid import budget_in_words
 from .depth_object import SECONDS, SIZE
 from .engine_session import PACKAGE, activity, activity_in_words, preferences
+from .operators.dataset import NAMES, copy_dataset_settings, rendering
 from .operators.depth_mesh import draw_settings
 from .operators.points import UNPICKED
 from .picture_material import shown, views
@@ -143,6 +144,30 @@ class MARIGOLD_PT_scale(MarigoldPanel, bpy.types.Panel):
         layout.operator("marigold.align_ground")
 
 
+class MARIGOLD_PT_dataset(MarigoldPanel, bpy.types.Panel):
+    bl_label = "Training Set"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout, settings = self.layout, context.scene.marigold_dataset
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        if rendering.running:
+            row = layout.row(align=True)
+            row.progress(factor=rendering.fraction, text=rendering.words)
+            row.operator("marigold.cancel_dataset", text="", icon="X")
+            return
+        for name in NAMES:
+            layout.prop(settings, name)
+        button = layout.operator("marigold.render_dataset", icon="RENDER_STILL")
+        copy_dataset_settings(settings, button)
+        if rendering.failed:
+            _draw_sentence(layout.box(), rendering.words, context)
+        elif rendering.words:
+            for line in textwrap.wrap(rendering.words, max(int(context.region.width / 8), 20)):
+                layout.label(text=line)
+
+
 def _draw_engine(layout: bpy.types.UILayout) -> None:
     """One line on the engine, and the way to the preferences where it has no Python yet."""
     chosen = preferences()
@@ -160,4 +185,10 @@ def _draw_sentence(layout: Any, sentence: str, context: bpy.types.Context) -> No
         layout.label(text=line, icon="ERROR" if k == 0 else "NONE")
 
 
-CLASSES = (MARIGOLD_PT_picture, MARIGOLD_PT_run, MARIGOLD_PT_shape, MARIGOLD_PT_scale)
+CLASSES = (
+    MARIGOLD_PT_picture,
+    MARIGOLD_PT_run,
+    MARIGOLD_PT_shape,
+    MARIGOLD_PT_scale,
+    MARIGOLD_PT_dataset,
+)

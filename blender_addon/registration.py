@@ -9,7 +9,7 @@ import bpy
 
 from . import other_doors, panel, preferences, run_settings
 from .engine_session import activity, running_engine, stop_engine
-from .operators import depth_mesh, engine_run, environment, points, sequence, shape
+from .operators import dataset, depth_mesh, engine_run, environment, points, sequence, shape
 from .translations import translations
 
 CLASSES = (
@@ -19,6 +19,7 @@ CLASSES = (
     *engine_run.CLASSES,
     *depth_mesh.CLASSES,
     *sequence.CLASSES,
+    *dataset.CLASSES,
     *environment.CLASSES,
     *preferences.CLASSES,
     *panel.CLASSES,
@@ -42,6 +43,7 @@ def register() -> None:
             cls.bl_description = " ".join((cls.__doc__ or "").split())
         bpy.utils.register_class(cls)
     bpy.types.Scene.marigold = bpy.props.PointerProperty(type=run_settings.MarigoldSettings)
+    bpy.types.Scene.marigold_dataset = bpy.props.PointerProperty(type=dataset.MarigoldDataset)
     bpy.types.Object.marigold_points = bpy.props.PointerProperty(type=points.PickedPoints)
     bpy.app.translations.register(__package__, translations())
     bpy.app.handlers.load_pre.append(_before_another_file)
@@ -50,11 +52,13 @@ def register() -> None:
 
 def unregister() -> None:
     environment.setup.cancel()
+    dataset.rendering.leave()
     stop_engine()
     other_doors.remove_menus()
     bpy.app.handlers.load_pre.remove(_before_another_file)
     bpy.app.translations.unregister(__package__)
     del bpy.types.Object.marigold_points
+    del bpy.types.Scene.marigold_dataset
     del bpy.types.Scene.marigold
     for cls in reversed(CLASSES):
         bpy.utils.unregister_class(cls)

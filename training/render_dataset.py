@@ -27,6 +27,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 WORLDS = ("room", "corridor", "street", "terrain", "table_top", "people")
 SETTINGS = "settings.json"
+# Blender's add-on renders from a copy of the scene, which it keeps there meanwhile.
+COPY = "scene"
 
 
 def blender_program() -> str:
@@ -127,7 +129,8 @@ def open_folder(folder: Path, settings: dict[str, Any]) -> dict[int, dict[str, A
     file = folder / SETTINGS
     if file.exists() and json.loads(file.read_text()) != settings:
         sys.exit(f"{folder} was begun with other settings ({file}); choose another folder.")
-    if not file.exists() and folder.exists() and any(folder.iterdir()):
+    there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if not file.exists() and there - {COPY}:
         sys.exit(f"{folder} has other files in it; choose an empty folder.")
     for kind in ("images", "depth", "mask", "normals"):
         for torn in (folder / kind).glob(".*"):

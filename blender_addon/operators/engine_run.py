@@ -119,7 +119,7 @@ class EngineRun:
             self._after(activity.job)
             activity.job = next(self._generator)
         if changed:
-            _redraw(context)
+            redraw(context)
         return {"PASS_THROUGH"}
 
     def _after(self, job: Job) -> None:
@@ -143,7 +143,7 @@ class EngineRun:
         if context.workspace is not None:
             context.workspace.status_text_set(None)
         activity.end(activity.error)
-        _redraw(context)
+        redraw(context)
         return result
 
 
@@ -164,7 +164,8 @@ class MARIGOLD_OT_cancel(bpy.types.Operator):
         return {"FINISHED"}
 
 
-def _redraw(context: bpy.types.Context) -> None:
+def redraw(context: bpy.types.Context) -> None:
+    """The sidebars of all windows."""
     for window in context.window_manager.windows:
         for area in window.screen.areas:
             if area.type == "VIEW_3D":

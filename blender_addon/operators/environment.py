@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
 from typing import Any
 
 import bpy
@@ -24,8 +22,8 @@ from ..engine_session import (
 from ..environment import environment_state, make_environment, remove_environment
 from ..python_check import test_python
 from ..refusal import refuse
+from .followed_task import FollowedTask
 
-POLL_SECONDS = 0.2
 STAGES = {
     "venv": "Making the environment",
     "pip": "Renewing pip",
@@ -35,61 +33,21 @@ STAGES = {
 }
 
 
-@dataclass
-class Setup:
-    """A task of the preferences page, polled by a timer of Blender's."""
+class Setup(FollowedTask):
+    """A task of the preferences page."""
 
-    task: Any = None
-    words: str = ""
-    failed: bool = False
-    log: list[str] = field(default_factory=list)
+    def in_words(self, task: Any) -> str:
+        stage = bpy.app.translations.pgettext_iface(STAGES.get(task.stage, task.stage))
+        return f"{stage} {getattr(task, 'detail', '')}".rstrip()
 
-    @property
-    def running(self) -> bool:
-        return self.task is not None
+    def ending(self, task: Any) -> str:
+        return task.sentence
 
-    @property
-    def fraction(self) -> float:
-        return (getattr(self.task, "fraction", None) or 0.0) if self.task is not None else 0.0
-
-    def begin(self, task: Any, words: str) -> None:
-        self.task, self.words, self.failed, self.log = task, words, False, []
-        if bpy.app.background:
-            while self.running:
-                self.advance()
-                time.sleep(POLL_SECONDS / 4)
-        else:
-            bpy.app.timers.register(self.advance, persistent=True)
-
-    def advance(self) -> float | None:
-        """Returns the seconds to the next call, as Blender's timers want it; None ends them."""
-        task = self.task
-        if task is None:
-            return None
-        if isinstance(task, _Download):
-            engine = running_engine()
-            if engine is not None:
-                engine.poll()
-        else:
-            task.poll()
-        self.log = list(getattr(task, "lines", []))
-        if task.finished:
-            self.task = None
-            self.failed = task.state != "done"
-            self.words = task.error if self.failed else task.sentence
-            self.words = self.words or ("Cancelled." if self.failed else "Done.")
-        elif getattr(task, "stage", ""):
-            stage = bpy.app.translations.pgettext_iface(STAGES.get(task.stage, task.stage))
-            self.words = f"{stage} {getattr(task, 'detail', '')}".rstrip()
+    def redraw(self) -> None:
         for window in bpy.context.window_manager.windows:
             for area in window.screen.areas:
                 if area.type == "PREFERENCES":
                     area.tag_redraw()
-        return POLL_SECONDS if self.running else None
-
-    def cancel(self) -> None:
-        if self.task is not None:
-            self.task.cancel()
 
 
 setup = Setup()
@@ -133,6 +91,11 @@ class _Download:
     @property
     def sentence(self) -> str:
         return f"The checkpoint is in {self._job.result.get('folder', '')}"
+
+    def poll(self) -> None:
+        engine = running_engine()
+        if engine is not None:
+            engine.poll()
 
     def cancel(self) -> None:
         engine = running_engine()
