@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
+NANO = Path(__file__).parents[2] / "marigold_core" / "assets" / "nano"
 sys.path.insert(0, str(Path(__file__).parent))  # comfyui_server
 
 
@@ -17,7 +19,11 @@ def comfyui(tmp_path_factory):
     from comfyui_server import ComfyUIServer
 
     base = tmp_path_factory.mktemp("comfyui")
+    shutil.copytree(NANO, base / "elsewhere" / "of my own")
+    paths = base / "extra_model_paths.yaml"
+    paths.write_text(f"mine:\n  base_path: {base.as_posix()}\n  marigold: elsewhere\n")
+    arguments = ("--preview-method", "auto", "--extra-model-paths-config", str(paths))
     # glibc then gives each freed tensor back at once, so that the process shows what is in use.
     malloc = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    with ComfyUIServer(base, "--preview-method", "auto", environment=malloc) as server:
+    with ComfyUIServer(base, *arguments, environment=malloc) as server:
         yield server

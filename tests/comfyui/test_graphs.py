@@ -98,6 +98,12 @@ def test_every_node_runs_and_writes_what_it_says(comfyui):
     assert (comfyui.base / "output" / "mesh" / "core_00001_.glb").stat().st_size > 10000
 
 
+def test_extra_model_paths_are_honoured(comfyui):
+    graph = base() | {"save": save("normalize")}
+    graph["load"]["inputs"]["checkpoint"] = "of my own"
+    assert comfyui.run(graph)["save"]["images"]
+
+
 def test_one_node_gives_what_the_four_give(comfyui):
     graph = base(seed=7, steps=0) | {
         "save": save("normalize", prefix="four"),
