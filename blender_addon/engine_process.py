@@ -56,6 +56,7 @@ class Job:
     error_kind: str = ""
     on_finish: Callable[[Job], None] | None = None
     _began: tuple[float, int] | None = None  # when the first step of a known total was done
+    _message: list[Any] = field(default_factory=list)  # until it runs
 
     @property
     def finished(self) -> bool:
@@ -78,12 +79,14 @@ class Job:
 
     def _progress(self, stage: str, step: int, total: int) -> None:
         self.state, self.stage, self.step, self.total = "running", stage, step, total
+        self._message = []
         if total and self._began is None:
             self._began = time.monotonic(), step
 
     def _finish(self, state: str, error: str = "", kind: str = "") -> None:
         if not self.finished:
             self.state, self.error, self.error_kind = state, error, kind
+            self._message = []
             if self.on_finish is not None:
                 self.on_finish(self)
 
@@ -153,20 +156,9 @@ class EngineProcess:
         """
         self.poll()
         job = Job(next(self._ids), method)
-        pieces = jsonrpc.encode(
-            {"id": job.id, "method": method, "params": dict(params or {})}, arrays
-        )
-        if self._child is None:
-            try:
-                self._child = WorkerPipe(self.python, self.engine_folder, self._log)
-            except OSError as error:
-                reason = error.strerror or type(error).__name__
-                self._log.append(f"{self.python}: {error}")
-                sentence = f"The Python {self.python} cannot be started: {reason}; choose another."
-                job._finish("failed", sentence, "python")
-                return job
-        self._jobs[job.id] = job
-        self._child.send(pieces)
+        request = {"id": job.id, "method": method, "params": dict(params or {})}
+        job._message = jsonrpc.encode(request, arrays)
+        self._send(job)
         return job
 
     def cancel(self, job: Job | None = None) -> None:
@@ -189,7 +181,13 @@ class EngineProcess:
             changed = True
             self._apply(event)
         if self._deadlines and min(self._deadlines.values()) < time.monotonic():
+            # What waited behind the cancelled job has nothing to do with it, and runs then.
+            waiting = [job for job in self.jobs if job._message]
+            for job in waiting:
+                del self._jobs[job.id]
             self._kill("It was stopped because a cancelled job did not end; run again.")
+            for job in waiting:
+                self._send(job)
             changed = True
         return changed
 
@@ -211,6 +209,19 @@ class EngineProcess:
             child, self._child = self._child, None
             child.stop()
         self._fail_all("The engine was stopped.", "crash", state="cancelled")
+
+    def _send(self, job: Job) -> None:
+        if self._child is None:
+            try:
+                self._child = WorkerPipe(self.python, self.engine_folder, self._log)
+            except OSError as error:
+                reason = error.strerror or type(error).__name__
+                self._log.append(f"{self.python}: {error}")
+                sentence = f"The Python {self.python} cannot be started: {reason}; choose another."
+                job._finish("failed", sentence, "python")
+                return
+        self._jobs[job.id] = job
+        self._child.send(job._message)
 
     def _kill(self, sentence: str) -> None:
         if self._child is not None:

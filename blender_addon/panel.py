@@ -38,7 +38,7 @@ class MARIGOLD_PT_picture(MarigoldPanel, bpy.types.Panel):
     def draw(self, context: bpy.types.Context) -> None:
         layout, settings = self.layout, context.scene.marigold
         layout.prop(settings, "picture")
-        layout.prop(settings, "depth_file")
+        layout.prop(settings, "depth_file", text="Depth")
         if settings.depth_file:
             layout.prop(settings, "invert")
         else:
@@ -96,7 +96,7 @@ class MARIGOLD_PT_shape(MarigoldPanel, bpy.types.Panel):
         layout, obj = self.layout, context.active_object
         modifier = shape_modifier(obj)
         if views(obj.active_material):
-            row = layout.row(align=True)
+            row = layout.grid_flow(row_major=True, columns=2, even_columns=True, align=True)
             now = shown(obj.active_material)
             for view in views(obj.active_material):
                 button = row.operator("marigold.show", text=view, depress=view == now)

@@ -27,7 +27,7 @@ def _builds(self: bpy.types.AddonPreferences, context: bpy.types.Context) -> lis
 # Blender keeps no copy of a list that a function gives: it must stay alive here.
 _BUILD_ITEMS = [
     ("AUTO", "Automatic", "What fits this machine"),
-    *((name.upper(), build.label, "About " + str(build.size)) for name, build in BUILDS.items()),
+    *((name.upper(), build.label, build.size) for name, build in BUILDS.items()),
 ]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import bpy
 import numpy as np
+from mathutils import Vector
 
 from ..calibration import placed
 from ..depth_file import read_depth_file
@@ -22,6 +23,8 @@ from ..picture import SUFFIXES, load_picture
 from ..run_settings import RUN_NAMES, RunSettings, depth_params, shape_options
 from .engine_run import EngineRun, Work, collection_for
 from .shape import look_through_camera
+
+EYE_HEIGHT = 1.6
 
 
 class MARIGOLD_OT_depth_mesh(EngineRun, RunSettings, bpy.types.Operator):
@@ -151,7 +154,7 @@ class MARIGOLD_OT_batch(EngineRun, RunSettings, bpy.types.Operator):
                 context, self, object_name(str(path)), job, bpy.data.images.get(name),
                 bpy.data.collections.get(collection_name), look=False,
             )  # fmt: skip
-            obj.location.x = place
+            obj.location.x += place
             place += 1.2 * width
         for sentence in failed:
             self.report({"WARNING"}, sentence)
@@ -240,6 +243,9 @@ def finish(
         name, depth, image, collection or context.collection, options,
         uncertainty=uncertainty, mask=mask,
     )  # fmt: skip
+    # At the height of a standing eye: a picture's floor comes to lie near the scene's, and the
+    # camera is not inside the cube of a new file.
+    obj.location = context.scene.cursor.location + Vector((0.0, 0.0, EYE_HEIGHT))
     for other in context.view_layer.objects.selected:
         other.select_set(False)
     context.view_layer.objects.active = obj

@@ -35,9 +35,10 @@ pytestmark = [
 
 def names() -> list[str]:
     """The scenarios of the program, which imports bpy and so cannot be imported here."""
-    tree = ast.parse(INSIDE.read_text(encoding="utf-8"))
+    trees = [ast.parse(path.read_text("utf-8")) for path in sorted(HERE.glob("scenarios_*.py"))]
     return [
         node.name
+        for tree in trees
         for node in tree.body
         if isinstance(node, ast.FunctionDef)
         and any(isinstance(d, ast.Name) and d.id == "scenario" for d in node.decorator_list)

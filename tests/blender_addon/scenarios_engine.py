@@ -1,0 +1,156 @@
+"""The add-on with its worker and the bundled checkpoint."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import bpy
+import numpy as np
+from addon_in_blender import (
+    ADDON,
+    depth_mesh,
+    empty_scene,
+    evaluated,
+    meshes,
+    part,
+    scenario,
+    use_engine,
+)
+
+
+@scenario
+def the_worker_makes_the_depth(folder: Path, python: str) -> None:
+    from marigold_core.geometry import depth_to_mesh
+
+    use_engine(python)
+    settings = dict(ensemble_size=2, num_inference_steps=1, near=2.0, far=6.0)
+    obj = depth_mesh(folder, depth_filepath="", **settings)
+    d = np.empty(48 * 64, dtype=np.float32)
+    obj.data.attributes["d"].data.foreach_get("value", d)
+    assert np.isfinite(d).all() and 0 <= d.min() < d.max() <= 1
+    reference = depth_to_mesh(d.reshape(48, 64), near=2.0, far=6.0)
+    _, points, corners = evaluated(obj)
+    assert (corners.reshape(-1, 4) == reference.faces).all()
+    assert np.allclose(points, reference.vertices * [1, -1, -1], rtol=1e-6, atol=1e-6)
+    spread = np.empty(48 * 64, dtype=np.float32)
+    obj.data.attributes["uncertainty"].data.foreach_get("value", spread)
+    assert spread.max() > 0
+    assert bpy.ops.marigold.show(view="Uncertainty") == {"FINISHED"}
+
+    # The same seed is the same depth; a picture in memory goes the same way as a file.
+    image = bpy.data.images.load(str(folder / "picture.png"))
+    again = depth_mesh(folder, filepath="", depth_filepath="", image=image.name, **settings)
+    other = np.empty(48 * 64, dtype=np.float32)
+    again.data.attributes["d"].data.foreach_get("value", other)
+    assert np.allclose(d, other, atol=1e-5)
+
+    engine = part("engine_session").running_engine()
+    assert engine.state == "ready"
+    assert bpy.ops.marigold.unload() == {"FINISHED"} and engine.state == "stopped"
+
+
+@scenario
+def the_preferences_test_a_python(folder: Path, python: str) -> None:
+    setup = part("operators.environment").setup
+    use_engine(python)
+    assert bpy.ops.marigold.test_python() == {"FINISHED"}
+    assert "torch" in setup.words and "cpu" in setup.words and not setup.running
+    for path in (sys.executable, str(folder / "no" / "python")):
+        use_engine(path)
+        try:
+            bpy.ops.marigold.test_python()
+        except RuntimeError as error:
+            assert "Traceback" not in str(error)
+        else:
+            raise AssertionError(f"{path} passed")
+    chosen = bpy.context.preferences.addons[ADDON].preferences
+    chosen.python_source = "MADE"
+    assert not bpy.ops.marigold.remove_environment.poll()
+    # Nothing downloads while Blender is offline; from wheels on disk it may be made.
+    assert bpy.app.online_access is False and not bpy.ops.marigold.make_environment.poll()
+    chosen.wheel_folder = str(folder)
+    assert bpy.ops.marigold.make_environment.poll()
+    chosen.checkpoint = "v1-1"
+    assert not bpy.ops.marigold.download_checkpoint.poll()
+
+
+@scenario
+def a_killed_worker_is_a_sentence(folder: Path, python: str) -> None:
+    import signal
+
+    use_engine(python)
+    session = part("engine_session")
+    job = session.submit("depth", {"model": session.model(), "image": str(folder / "picture.png")})
+    session.engine().wait(session.submit("status"))
+    os.kill(session.running_engine().pid, signal.SIGKILL)
+    session.engine().wait(job)
+    assert job.state == "failed" and len(job.error.splitlines()) == 1, job
+    depth_mesh(folder, depth_filepath="", num_inference_steps=1)
+    assert len(meshes()) == 1
+
+
+@scenario
+def a_run_ends_with_its_file_and_with_the_add_on(folder: Path, python: str) -> None:
+    import time
+
+    import addon_utils
+
+    use_engine(python)
+    session = part("engine_session")
+    params = {"model": session.model(), "image": str(folder / "picture.png")}
+    job = session.submit("depth", {**params, "ensemble_size": 20})
+    session.activity.begin("Depth Mesh", 1)
+    empty_scene()
+    assert job.state == "cancelled" and not session.activity.running
+    job = session.submit("depth", params)
+    session.engine().wait(job)
+    assert job.state == "done", job.error
+    session.submit("depth", {**params, "ensemble_size": 20})
+    process = session.running_engine().pid
+    addon_utils.disable(ADDON)
+    assert session.running_engine() is None
+    end = time.monotonic() + 10
+    while Path(f"/proc/{process}").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{process}/cwd").exists(), "the worker outlived the add-on"
+
+
+@scenario
+def a_folder_becomes_a_collection(folder: Path, python: str) -> None:
+    use_engine(python)
+    pictures = folder / "Bilder äöü 絵"
+    pictures.mkdir()
+    for name in ("one.png", "two.png"):
+        (pictures / name).write_bytes((folder / "picture.png").read_bytes())
+    (pictures / "broken.png").write_bytes(b"no picture")
+    (pictures / "notes.txt").write_text("no picture either")
+    assert bpy.ops.marigold.batch(directory=str(pictures), num_inference_steps=1) == {"FINISHED"}
+    collection = bpy.data.collections[pictures.name]
+    assert [o.name for o in collection.objects if o.type == "MESH"] == ["one", "two"]
+    one, two = (bpy.data.objects[name] for name in ("one", "two"))
+    assert two.location.x > one.location.x + 1
+
+
+@scenario
+def a_sequence_is_one_animated_mesh(folder: Path, python: str) -> None:
+    use_engine(python)
+    frames = folder / "clip"
+    frames.mkdir()
+    for k in (7, 8, 9):
+        (frames / f"shot_{k:03d}.png").write_bytes((folder / f"frame_{k}.png").read_bytes())
+    assert bpy.ops.marigold.sequence(
+        directory=str(frames), num_inference_steps=1, near=1.0, far=3.0
+    ) == {"FINISHED"}
+    (obj,) = meshes()
+    read = part("depth_file").read_depth_file
+    part("shape_inputs").set_inputs(obj, tear=False)
+    for k in (1, 2, 3):
+        bpy.context.scene.frame_set(k)
+        depth = read(str(frames / "marigold_depth" / f"depth_{k:04d}.exr")).depth
+        _, points, _ = evaluated(obj)
+        assert np.allclose(-points[:, 2], 1 + 2 * depth.ravel(), rtol=1e-5), k
+    assert bpy.context.scene.frame_end == 3
+    texture = next(n for n in obj.active_material.node_tree.nodes if n.type == "TEX_IMAGE")
+    assert texture.image.source == "SEQUENCE" and texture.image_user.frame_offset == 6

@@ -1,0 +1,209 @@
+"""Files, scenes, undo, picked points: what the add-on does in a Blender file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import bpy
+import numpy as np
+from addon_in_blender import (
+    ADDON,
+    depth_mesh,
+    empty_scene,
+    evaluated,
+    expected,
+    meshes,
+    part,
+    scenario,
+)
+
+
+@scenario
+def glb_carries_the_texture(folder: Path, python: str) -> None:
+    obj = depth_mesh(folder)
+    for other in bpy.data.objects:
+        other.select_set(other == obj)
+    bpy.ops.export_scene.gltf(
+        filepath=str(folder / "mesh.glb"), use_selection=True, export_apply=True
+    )
+    count = len(evaluated(obj)[1])
+    empty_scene()
+    bpy.ops.import_scene.gltf(filepath=str(folder / "mesh.glb"))
+    (back,) = meshes()
+    assert len(back.data.vertices) >= count
+    images = [
+        node.image
+        for node in back.active_material.node_tree.nodes
+        if node.type == "TEX_IMAGE" and node.image
+    ]
+    assert [tuple(image.size) for image in images] == [(64, 48)]
+    assert back.data.uv_layers
+
+
+@scenario
+def undo_takes_it_all_back(folder: Path, python: str) -> None:
+    bpy.context.preferences.edit.use_global_undo = True
+    bpy.ops.ed.undo_push(message="before")
+    depth_mesh(folder)
+    bpy.ops.ed.undo_push(message="Depth Mesh")
+    assert meshes() and bpy.data.cameras
+    bpy.ops.ed.undo()
+    assert not meshes() and not bpy.data.cameras and not bpy.data.meshes
+    depth_mesh(folder)
+    assert len(meshes()) == 1
+
+
+@scenario
+def off_and_on_again(folder: Path, python: str) -> None:
+    import addon_utils
+
+    for _ in range(2):
+        addon_utils.disable(ADDON)
+        assert not hasattr(bpy.types.Scene, "marigold")
+        assert not hasattr(bpy.types, "MARIGOLD_OT_depth_mesh")
+        addon_utils.enable(ADDON)
+        depth_mesh(folder)
+    assert len(meshes()) == 2
+    groups = [g for g in bpy.data.node_groups if "marigold_version" in g]
+    assert len(groups) == 1, "every mesh of a file shares the one group"
+
+
+@scenario
+def a_saved_file_needs_no_add_on(folder: Path, python: str) -> None:
+    import addon_utils
+
+    obj = depth_mesh(folder, near=2.0, far=7.0)
+    wanted = evaluated(obj)[1]
+    name = obj.name
+    bpy.ops.wm.save_as_mainfile(filepath=str(folder / "saved.blend"))
+    addon_utils.disable(ADDON, default_set=True)
+    (folder / "picture.png").rename(folder / "gone.png")
+    bpy.ops.wm.open_mainfile(filepath=str(folder / "saved.blend"))
+    assert not hasattr(bpy.ops.marigold, "depth_mesh") or not hasattr(bpy.types.Scene, "marigold")
+    assert (evaluated(bpy.data.objects[name])[1] == wanted).all()
+    image = bpy.data.images["picture.png"]
+    assert image.packed_file and tuple(image.size) == (64, 48) and len(image.pixels)
+    camera = bpy.context.scene.camera.evaluated_get(bpy.context.evaluated_depsgraph_get())
+    assert np.isclose(camera.data.lens, 18 / np.tan(np.radians(25)), rtol=1e-5)
+
+
+@scenario
+def bake_keeps_the_shape(folder: Path, python: str) -> None:
+    obj = depth_mesh(folder)
+    part("shape_inputs").set_inputs(obj, near=3.0, far=8.0)
+    wanted = evaluated(obj)[1]
+    lens = obj.children[0].evaluated_get(bpy.context.evaluated_depsgraph_get()).data.lens
+    assert bpy.ops.marigold.bake() == {"FINISHED"}
+    assert not obj.modifiers and not obj.children[0].data.animation_data.drivers
+    assert (evaluated(obj)[1] == wanted).all() and obj.active_material is not None
+    assert np.isclose(obj.children[0].data.lens, lens)
+    assert not bpy.ops.marigold.bake.poll()
+
+
+@scenario
+def depth_files_of_every_kind(folder: Path, python: str) -> None:
+    depth = np.load(folder / "plain.npy")
+    for name in ("plain.png", "plain.exr", "plain.tif", "plain.npy"):
+        read = part("depth_file").read_depth_file(str(folder / name))
+        assert abs(read.depth - depth).max() < 1e-5, name
+    metres = part("depth_file").read_depth_file(str(folder / "metres.npy"))
+    assert np.isclose([metres.near, metres.far], [2 + 3 * depth.min(), 2 + 3 * depth.max()]).all()
+    obj = depth_mesh(folder, depth_filepath=str(folder / "metres.npy"))
+    assert np.allclose(evaluated(obj)[1][:, 2].min(), -(2 + 3 * depth.max()), rtol=1e-5)
+
+
+@scenario
+def mistakes_are_one_sentence(folder: Path, python: str) -> None:
+    (folder / "broken.png").write_bytes(b"no picture at all")
+    (folder / "broken.npy").write_bytes(b"no array at all")
+    np.save(folder / "tall.npy", np.random.default_rng(0).random((90, 20)).astype(np.float32))
+    np.save(folder / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    picture = str(folder / "picture.png")
+    bad = [
+        dict(filepath=str(folder / "missing.png")),
+        dict(filepath=str(folder / "broken.png")),
+        dict(filepath=picture, depth_filepath=str(folder / "missing.npy")),
+        dict(filepath=picture, depth_filepath=str(folder / "broken.npy")),
+        dict(filepath=picture, depth_filepath=str(folder / "objects.npy")),
+        dict(filepath=picture, depth_filepath=str(folder / "tall.npy")),
+        dict(filepath=picture, depth_filepath=str(folder / "z_alone.exr")),
+        dict(filepath=picture, depth_filepath=str(folder / "depth.npy"), near=5.0, far=1.0),
+        dict(filepath=picture),  # no Python chosen yet
+        dict(),
+    ]
+    for settings in bad:
+        try:
+            bpy.ops.marigold.depth_mesh(**settings)
+        except RuntimeError as error:
+            words = str(error).removeprefix("Error: ").strip()
+        else:
+            raise AssertionError(f"{settings} went through")
+        assert "Traceback" not in words and len(words.splitlines()) == 1, words
+        assert not meshes() and not bpy.data.meshes, settings
+
+
+@scenario
+def two_distances_set_near_and_far(folder: Path, python: str) -> None:
+    obj = depth_mesh(folder, near=2.0, far=10.0)
+    _, points, _ = evaluated(obj)
+    height, width = obj["marigold_size"]
+    # Two pixels whose distances from the camera are known from the mesh itself.
+    reference = expected(folder, near=2.0, far=10.0)
+    spots, distances = [], []
+    for pixel in (5 * width + 5, 24 * width + 30):
+        k = int(np.flatnonzero(reference.pixels == pixel)[0])
+        spots.append(tuple(float(x) for x in reference.uvs[k]))
+        distances.append(float(np.linalg.norm(reference.vertices[k])))
+    part("shape_inputs").set_inputs(obj, near=1.0, far=3.0)
+    assert bpy.ops.marigold.calibrate(
+        point_1=spots[0], distance_1=distances[0], point_2=spots[1], distance_2=distances[1]
+    ) == {"FINISHED"}
+    get = part("shape_inputs").get_input
+    assert np.isclose([get(obj, "Near"), get(obj, "Far")], [2, 10], rtol=1e-4).all()
+
+
+@scenario
+def three_points_lie_on_the_ground(folder: Path, python: str) -> None:
+    # A floor one metre below a camera that looks 35 degrees down: z = 1 / (y cos + sin).
+    height, width = 60, 80
+    y = (np.arange(height) + 0.5 - height / 2) / (width / 2) * np.tan(np.radians(25))
+    tilt = np.radians(35)
+    z = 1 / (y * np.cos(tilt) + np.sin(tilt))
+    depth = np.repeat(((z - z.min()) / (z.max() - z.min()))[:, None], width, axis=1)
+    np.save(folder / "floor.npy", depth.astype(np.float32))
+    obj = depth_mesh(
+        folder, filepath="", depth_filepath=str(folder / "floor.npy"), near=z.min(), far=z.max()
+    )
+    spots = [(0.1, 0.1), (0.9, 0.1), (0.5, 0.9)]
+    assert bpy.ops.marigold.align_ground(point_1=spots[0], point_2=spots[1], point_3=spots[2]) == {
+        "FINISHED"
+    }
+    bpy.context.view_layer.update()
+    _, points, _ = evaluated(obj)
+    world = points @ np.array(obj.matrix_world.to_3x3()).T + np.array(obj.matrix_world.translation)
+    assert abs(world[:, 2]).max() < 0.02, "the floor is the ground"
+    assert np.isclose(obj.matrix_world.translation.z, 1.0, atol=0.02), "the camera stands above it"
+
+
+@scenario
+def photographs_stand_upright(folder: Path, python: str) -> None:
+    upright = np.load(folder / "upright.npy")
+    for k in range(1, 9):
+        image = part("picture").load_picture(str(folder / f"turned_{k}.jpg"), pack=True)
+        pixels = np.empty(len(image.pixels), dtype=np.float32)
+        image.pixels.foreach_get(pixels)
+        seen = pixels.reshape(image.size[1], image.size[0], -1)[::-1, :, :3]
+        assert seen.shape == upright.shape, k
+        assert abs(seen - upright).mean() < 0.05, k
+
+
+@scenario
+def views_and_asset(folder: Path, python: str) -> None:
+    obj = depth_mesh(folder)
+    outputs = [n for n in obj.active_material.node_tree.nodes if n.type == "OUTPUT_MATERIAL"]
+    assert {n.name for n in outputs} == {"Picture", "Unlit", "Depth"}
+    assert bpy.ops.marigold.show(view="Depth") == {"FINISHED"}
+    assert [n.name for n in outputs if n.is_active_output] == ["Depth"]
+    assert bpy.ops.marigold.mark_asset() == {"FINISHED"}
+    assert obj.asset_data is not None and tuple(obj.preview.image_size) == (256, 256)
+    assert any(obj.preview.image_pixels_float)

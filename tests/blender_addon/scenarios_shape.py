@@ -1,0 +1,158 @@
+"""The mesh and its live shape inside Blender, against the engine's geometry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import bpy
+import numpy as np
+from addon_in_blender import (
+    depth_mesh,
+    evaluated,
+    expected,
+    part,
+    scenario,
+)
+
+
+@scenario
+def live_shape_is_the_engines_geometry(folder: Path, python: str) -> None:
+    from marigold_core.geometry import default_tear_ratio
+
+    set_inputs = part("shape_inputs").set_inputs
+    obj = depth_mesh(folder)
+    default = expected(folder)
+    cases = [
+        ({}, {}),
+        (dict(near=2.0, far=30.0), dict(near=2.0, far=30.0)),
+        (dict(field_of_view=np.radians(80.0)), dict(fov_degrees=80.0)),
+        (dict(tear_ratio=1.3), dict(tear_ratio=1.3)),
+        (dict(tear=False), dict(tear_ratio=np.inf)),
+        # The relief scales the span from near to far.
+        (dict(tear=True, relief=0.5), dict(far=16.0, tear_ratio=1.3)),
+    ]
+    given = {"tear_ratio": default_tear_ratio(48, 64)}  # it stays as the field of view changes
+    for inputs, settings in cases:
+        set_inputs(obj, **inputs)
+        given = {**given, **settings}
+        mesh, points, corners = evaluated(obj)
+        reference = expected(folder, **{"near": 1.0, **given})
+        wanted = reference.vertices * np.array([1, -1, -1], dtype=np.float32)
+        assert points.shape == wanted.shape, (inputs, points.shape, wanted.shape)
+        assert np.allclose(points, wanted, rtol=1e-6, atol=1e-6), inputs
+        assert (corners.reshape(-1, 4) == reference.faces).all(), inputs
+    assert len(default.vertices) < 48 * 64, "the test's depth map has a hole"
+    uv = np.empty(len(corners) * 2, dtype=np.float32)
+    mesh.attributes["UVMap"].data.foreach_get("vector", uv)
+    assert np.allclose(uv.reshape(-1, 2), reference.uvs[corners], atol=1e-6)
+    for name, values in (("d", np.load(folder / "depth.npy").ravel()[reference.pixels]),
+                         ("depth", reference.vertices[:, 2])):  # fmt: skip
+        stored = np.empty(len(points), dtype=np.float32)
+        mesh.attributes[name].data.foreach_get("value", stored)
+        assert np.allclose(stored, values, rtol=1e-6), name
+
+
+@scenario
+def base_mesh_is_valid(folder: Path, python: str) -> None:
+    obj = depth_mesh(folder)
+    assert not obj.data.validate(verbose=True), "Blender had to mend the mesh"
+    assert len(obj.data.polygons) == 47 * 63
+    assert len(obj.data.edges) == 48 * 63 + 47 * 64
+    budget = depth_mesh(folder, vertex_budget=500)
+    assert 350 < len(budget.data.vertices) <= 500
+
+
+@scenario
+def resolution_picks_rows_and_columns(folder: Path, python: str) -> None:
+    obj = depth_mesh(folder)
+    part("shape_inputs").set_inputs(obj, resolution=50.0, tear=False)
+    mesh, points, corners = evaluated(obj)
+    rows = np.floor(np.linspace(0, 47, 24) + 0.5).astype(int)
+    columns = np.floor(np.linspace(0, 63, 32) + 0.5).astype(int)
+    reference = expected(folder, tear_ratio=np.inf)
+    where = {int(pixel): k for k, pixel in enumerate(reference.pixels)}
+    pixels = [r * 64 + c for c in columns for r in rows[::-1] if r * 64 + c in where]
+    wanted = reference.vertices[[where[p] for p in pixels]] * np.array([1, -1, -1], np.float32)
+    assert len(points) == len(wanted), (len(points), len(wanted))
+    assert np.allclose(points, wanted, rtol=1e-5, atol=1e-5)
+    assert "UVMap" in mesh.attributes and mesh.polygons[0].normal.z > 0
+
+
+@scenario
+def smoothing_stays_on_its_side_of_a_tear(folder: Path, python: str) -> None:
+    depth = np.full((40, 60), 0.8, dtype=np.float32)
+    depth[:, 30:] = 0.1
+    np.save(folder / "step.npy", depth + 1e-3 * np.random.default_rng(0).random(depth.shape))
+    obj = depth_mesh(folder, filepath="", depth_filepath=str(folder / "step.npy"))
+    rough = evaluated(obj)[1][:, 2]
+    part("shape_inputs").set_inputs(obj, smoothing=20)
+    smooth = evaluated(obj)[1][:, 2]
+    assert len(rough) == len(smooth) == 40 * 60
+    side = smooth < -3
+    assert smooth[side].std() < 0.5 * rough[side].std()
+    assert smooth[side].max() < -4.1 and smooth[~side].min() > -1.5
+
+
+@scenario
+def flat_displacement(folder: Path, python: str) -> None:
+    obj = depth_mesh(folder, flat=True, near=1.0, far=3.0)
+    _, points, _ = evaluated(obj)
+    reference = expected(folder, near=1.0, far=3.0)
+    # The picture lies as large as the view is at the distance far, each pixel pushed by its depth.
+    flat = reference.vertices / reference.vertices[:, 2:] * 3.0
+    assert np.allclose(points[:, :2], flat[:, :2] * [1, -1], atol=1e-5)
+    assert np.allclose(points[:, 2], -reference.vertices[:, 2], rtol=1e-6)
+    camera = obj.children[0].evaluated_get(bpy.context.evaluated_depsgraph_get()).data
+    assert camera.type == "ORTHO"
+    assert np.isclose(camera.ortho_scale, 2 * 3.0 * np.tan(np.radians(25)), rtol=1e-5)
+
+
+@scenario
+def solid_is_closed(folder: Path, python: str) -> None:
+    import bmesh
+
+    obj = depth_mesh(folder, solid=True)
+    mesh, points, _ = evaluated(obj)
+    body = bmesh.new()
+    body.from_mesh(mesh)
+    assert not [e for e in body.edges if len(e.link_faces) % 2], "the body has an open border"
+    assert body.calc_volume(signed=True) > 0, "its faces look inwards"
+    assert np.isclose(points[:, 2].min(), -5.2, rtol=1e-5)
+
+
+def render_depth(obj: bpy.types.Object, size: tuple[int, int], path: Path) -> None:
+    scene = bpy.context.scene
+    assert scene.camera is not None and scene.camera.parent == obj
+    assert (scene.render.resolution_x, scene.render.resolution_y) == size
+    scene.render.engine = "CYCLES"
+    scene.cycles.samples = 1
+    scene.cycles.pixel_filter_type = "BOX"
+    scene.cycles.filter_width = 0.01  # the ray through the pixel's middle
+    scene.cycles.use_denoising = False
+    scene.view_layers[0].use_pass_z = True
+    scene.render.threads_mode, scene.render.threads = "FIXED", 1
+    settings = scene.render.image_settings
+    if hasattr(settings, "media_type"):
+        settings.media_type = "MULTI_LAYER_IMAGE"
+    settings.file_format = "OPEN_EXR_MULTILAYER"
+    settings.color_depth = "32"
+    scene.render.filepath = str(path)
+    bpy.ops.render.render(write_still=True)
+
+
+@scenario
+def rendered_depth_is_the_source(folder: Path, python: str) -> None:
+    waves = np.load(folder / "waves.npy")
+    np.save(folder / "upright_waves.npy", np.ascontiguousarray(waves.T))
+    settings = dict(fov=np.radians(62.0), near=1.5, far=9.0)
+    obj = depth_mesh(folder, depth_filepath=str(folder / "waves.npy"), **settings)
+    part("shape_inputs").set_inputs(obj, tear=False)
+    # Whoever moves the mesh moves its camera.
+    obj.location, obj.rotation_euler = (3, -2, 1), (1.2, 0.3, 2.0)
+    render_depth(obj, (64, 48), folder / "rendered.exr")
+    obj.hide_render = True
+    portrait = depth_mesh(
+        folder, filepath="", depth_filepath=str(folder / "upright_waves.npy"), **settings
+    )
+    part("shape_inputs").set_inputs(portrait, tear=False)
+    render_depth(portrait, (48, 64), folder / "rendered_upright.exr")
