@@ -112,7 +112,8 @@ def main_window():
 
 def area_of(window, kind: str):
     return max(
-        (area for area in window.screen.areas if area.type == kind), key=lambda a: a.width * a.height
+        (area for area in window.screen.areas if area.type == kind),
+        key=lambda a: a.width * a.height,
     )
 
 
@@ -159,6 +160,8 @@ def buttons(window, area, region, columns=(0.25, 0.5, 0.75), step: int = 7):
 
 
 def place(places: dict, part_of_name: str):
+    if part_of_name in places:
+        return places[part_of_name]
     for name, spot in places.items():
         if part_of_name in name:
             return spot
@@ -213,7 +216,7 @@ def open_tab():
 def test_the_python():
     window = main_window()
     places = yield from sidebar_buttons()
-    print(sorted(places))
+    print(*sorted(name[:60] for name in places), sep="; ")
     yield from click(window, *place(places, "addon_show"))
     yield from wait(lambda: len(bpy.context.window_manager.windows) > 1, 5)
     yield 1.0
@@ -223,8 +226,8 @@ def test_the_python():
     region = region_of(area, "WINDOW")
     yield from shot("02_preferences")
     places = yield from buttons(page, area, region, columns=(0.6, 0.75))
-    print(sorted(places))
-    yield from fill_in(page, place(places, "preferences.python"), ENGINE_PYTHON)
+    print(*sorted(name[:60] for name in places), sep="; ")
+    yield from fill_in(page, place(places, "python"), ENGINE_PYTHON)
     check("python_typed", part("engine_session").preferences().python == ENGINE_PYTHON)
     setup = part("operators.environment").setup
     yield from click(page, *place(places, "marigold.test_python"))
@@ -244,15 +247,13 @@ def press_escape():
     yield from fill_in(window, place(places, "marigold.picture"), picture)
     check("picture_chosen", bpy.context.scene.marigold.picture == picture)
     places = yield from sidebar_buttons()
-    yield from click(window, *place(places, "marigold.depth_mesh"))
+    yield from click(window, *place(places, "marigold.depth_mesh("))
     yield from wait(lambda: activity.job is not None and activity.job.stage == "load", 120)
     check("progress_first", activity.running, part("engine_session").activity_in_words())
     yield from shot("05_progress_first")
     view = region_of(area_of(window, "VIEW_3D"), "WINDOW")
     began = time.monotonic()
-    window.event_simulate(
-        type="ESC", value="PRESS", x=int(middle(view)[0]), y=int(middle(view)[1])
-    )
+    window.event_simulate(type="ESC", value="PRESS", x=int(middle(view)[0]), y=int(middle(view)[1]))
     while activity.running and time.monotonic() < began + 10:
         yield 0.005
     took = time.monotonic() - began
@@ -266,7 +267,7 @@ def press_to_the_end():
     scene = bpy.context.scene.marigold
     scene.ensemble_size, scene.num_inference_steps = 3, 4  # long enough to be seen
     places = yield from sidebar_buttons()
-    yield from click(window, *place(places, "marigold.depth_mesh"))
+    yield from click(window, *place(places, "marigold.depth_mesh("))
     busy = yield from wait(
         lambda: activity.job is not None and activity.job.stage == "denoise" and activity.job.step,
         180,
@@ -301,11 +302,13 @@ def move_sliders():
     area = area_of(window, "VIEW_3D")
     view = region_of(area, "WINDOW")
     obj = depth_meshes()[0]
-    yield from drag(window, middle(view), (middle(view)[0] - 150, middle(view)[1] + 60), "MIDDLEMOUSE")
+    yield from drag(
+        window, middle(view), (middle(view)[0] - 150, middle(view)[1] + 60), "MIDDLEMOUSE"
+    )
     yield 1.0
     yield from shot("11_from_the_side")
     places = yield from sidebar_buttons()
-    print(sorted(places))
+    print(*sorted(name[:60] for name in places), sep="; ")
     before = shape_of(obj)
     inputs = part("shape_inputs")
     for name, text in (("Near", "1.5"), ("Far", "4"), ("Tear Ratio", "1.02")):
@@ -323,7 +326,7 @@ def move_sliders():
     yield 0.5
     check("slider_dragged", shape_of(obj) != before, [before, shape_of(obj)])
     yield from shot("13_dragged")
-    yield from click(window, *place(places, "Depth"))
+    yield from click(window, *place(places, 'view="Depth"'))
     yield 1.5
     yield from shot("14_depth_view")
 
@@ -334,7 +337,7 @@ def grey_button():
     yield from key(window, "TAB", middle(view))
     yield 0.5
     places = yield from sidebar_buttons()
-    x, y = place(places, "marigold.depth_mesh")
+    x, y = place(places, "marigold.depth_mesh(")
     for k in range(4):
         yield from move(window, x + k, y)
     yield 2.0
