@@ -51,7 +51,6 @@ class MARIGOLD_PT_picture(MarigoldPanel, bpy.types.Panel):
             return
         row = layout.row()
         row.scale_y = 1.6
-        row.enabled = bool(settings.picture or settings.depth_file)
         button = row.operator("marigold.depth_mesh", icon="OUTLINER_OB_LIGHTPROBE")
         copy_settings(settings, button)
         button.filepath = settings.picture
