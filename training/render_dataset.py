@@ -176,6 +176,10 @@ def run(args: argparse.Namespace) -> int:
         print(f"\nStopped; {len(read_manifest(folder))} samples are complete. "
               "The same command goes on.")  # fmt: skip
         return 130
+    except OSError as error:
+        print(f"\n{folder} cannot be written to ({error.strerror}); make room there. The same "
+              "command goes on.", file=sys.stderr)  # fmt: skip
+        return 1
     for scene, whys in errors.items():
         name = scene or "procedural worlds"
         print(f"{name}: {len(whys)} failed, the first: {whys[0]}", file=sys.stderr)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from .engine_run import redraw
 from .followed_task import FollowedTask
 
 SHOWS = {"MESH", "CURVE", "SURFACE", "FONT", "META", "VOLUME"}
+FULL_BYTES = 1_000_000
 
 
 class DatasetSettings:
@@ -272,7 +273,7 @@ def _save_copy(folder: Path) -> Path:
     except OSError as error:
         why = error.strerror
     except RuntimeError as error:
-        why = "; ".join(_reasons(str(error))) or "it could not be saved"
+        why = _reason(str(error), copy.parent)
     else:
         return copy
     discard(copy)
@@ -282,10 +283,11 @@ def _save_copy(folder: Path) -> Path:
     )
 
 
-def _reasons(report: str) -> Iterator[str]:
-    for line in report.splitlines():
-        if line.strip():
-            yield line.removeprefix("Error: ").strip().rstrip(".")
+def _reason(report: str, folder: Path) -> str:
+    """Of a full disk Blender says "No such file or directory": the file that it could not write."""
+    if shutil.disk_usage(folder).free < FULL_BYTES:
+        return "the disk is full"
+    return " ".join(report.replace("Error:", "").split()).rstrip(".") or "it could not be saved"
 
 
 CLASSES = (MarigoldDataset, MARIGOLD_OT_render_dataset, MARIGOLD_OT_cancel_dataset)

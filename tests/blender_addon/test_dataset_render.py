@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import io
 import json
 import re
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import render_dataset
-from data.render_pool import Progress
+from data.render_pool import Progress, render_all
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -111,6 +112,16 @@ def test_every_failure_is_one_sentence(dataset_render, words, said):
     lines = words.splitlines()
     sentence = dataset_render.failure_sentence(lines, Path("set"))
     assert said in sentence and "\n" not in sentence and sentence.endswith(".")
+
+
+def test_a_full_disk_ends_the_run_at_once(tmp_path):
+    # Of 1000 samples not one could be written: rendering them all would take the night.
+    answer = json.dumps({"failed": 0, "why": "full", "disk": errno.ENOSPC})
+    code = f"import sys\nfor _ in sys.stdin: print({answer!r}, flush=True)"
+    command, progress = [sys.executable, "-c", code], Progress(0, 1000, io.StringIO())
+    with pytest.raises(OSError) as caught:
+        render_all(tmp_path, range(1000), lambda index: "", command, 1, 60, progress)
+    assert caught.value.errno == errno.ENOSPC
 
 
 def test_a_set_with_failures_says_so(dataset_render):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -21,6 +22,8 @@ from .sample_folder import Sample, write_sample
 
 # A world that shows too little is thrown away, and the next one drawn.
 TRIES = 6
+# After these no further sample could be written either.
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class Renderer:
@@ -109,6 +112,8 @@ def work(job: dict[str, Any]) -> None:
             answer = {"line": write_sample(folder, index, renderer.render(index))}
         except Exception as error:  # one bad scene must not end the run: the parent reports it
             answer = {"failed": index, "why": " ".join(str(error).split())[:300]}
+            if isinstance(error, OSError) and error.errno in DISK:
+                answer["disk"] = error.errno
         try:
             print(json.dumps(answer), file=pipe, flush=True)
         except BrokenPipeError:  # the parent is gone

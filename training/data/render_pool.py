@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -99,7 +100,7 @@ def render_all(
     """Render the samples; the manifest gets a line when a sample's files are complete.
 
     A process that dies, or takes longer than `limit` seconds over a sample, is replaced. Returns
-    what went wrong, by scene.
+    what went wrong, by scene. Raises OSError where the disk is full or read-only.
     """
     todo, answers = list(reversed(list(indices))), queue.Queue[Any]()
     errors: dict[str, list[str]] = {}
@@ -152,6 +153,8 @@ def render_all(
                 append_manifest(folder, answer["line"])
                 succeeded[scene_of(worker.index)] += 1
                 progress.step()
+            elif "disk" in answer:
+                raise OSError(answer["disk"], os.strerror(answer["disk"]))
             else:
                 failed(answer["failed"], answer["why"])
             employ(worker)
