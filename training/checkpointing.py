@@ -1,7 +1,8 @@
 """States to resume from: a folder a state, complete once it has its final name.
 
-accelerate writes the weights, the optimiser, the gradient scaler and whatever is registered with
-it, whole or sharded as the run is (DDP, FSDP, DeepSpeed). Everything else about a run is a
+accelerate writes the weights, the optimiser and the gradient scaler, whole or sharded as the run is
+(DDP, FSDP, DeepSpeed), and reads them as data only. The averaged weights are ours, in safetensors:
+what is registered with accelerate it would read back as a pickle. Everything else about a run is a
 function of its step.
 """
 
@@ -16,11 +17,15 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
 from recipe import fingerprint
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from marigold_core.errors import MarigoldError
 
 STATE = re.compile(r"state-(\d{8})")
+AVERAGED = "averaged_weights.safetensors"
 
 
 def states(folder: Path) -> list[Path]:
@@ -31,12 +36,18 @@ def states(folder: Path) -> list[Path]:
 
 
 def save_state(
-    accelerator: Accelerator, folder: Path, step: int, recipe: Any, progress: dict[str, Any]
+    accelerator: Accelerator,
+    folder: Path,
+    step: int,
+    recipe: Any,
+    progress: dict[str, Any],
+    ema: EMAModel | None,
 ) -> str | None:
     """Write a state and delete older ones; None, or why it could not be written.
 
-    progress: what else to remember, JSON. All processes call this. The run can go on after a
-    failure (a full disk), and the states that were complete stay.
+    ema: the averaged weights, if there are any. progress: what else to remember, JSON. All
+    processes call this. The run can go on after a failure (a full disk), and the states that were
+    complete stay.
     """
     writing = folder / f"writing-{step:08}"
     if accelerator.is_main_process:
@@ -46,6 +57,8 @@ def save_state(
     try:
         accelerator.save_state(writing)
         if accelerator.is_main_process:
+            if ema:
+                write_averaged(ema, writing / AVERAGED)
             content = {"step": step, "recipe": fingerprint(recipe), **progress}
             (writing / "state.json").write_text(json.dumps(content, indent=2))
     # torch and safetensors have their own exceptions for a disk that refuses.
@@ -85,7 +98,22 @@ def flush(folder: Path) -> None:
                 os.fsync(opened.fileno())
 
 
-def load_state(accelerator: Accelerator, folder: Path, recipe: Any) -> dict[str, Any] | None:
+def write_averaged(ema: EMAModel, file: Path) -> None:
+    weights = {f"{i:05}": weight.contiguous() for i, weight in enumerate(ema.shadow_params)}
+    save_file(weights, file, {"optimization_step": str(ema.optimization_step)})
+
+
+def read_averaged(ema: EMAModel, file: Path) -> None:
+    """In place; the decay follows from the number of steps."""
+    with safe_open(str(file), "pt") as opened:
+        ema.optimization_step = int(opened.metadata()["optimization_step"])
+        for i, weight in enumerate(ema.shadow_params):
+            weight.copy_(opened.get_tensor(f"{i:05}"))
+
+
+def load_state(
+    accelerator: Accelerator, folder: Path, recipe: Any, ema: EMAModel | None
+) -> dict[str, Any] | None:
     """Continue from the newest complete state: its progress and "step"; None where there is none.
 
     Raises MarigoldError where the run that wrote it had another recipe.
@@ -108,6 +136,8 @@ def load_state(accelerator: Accelerator, folder: Path, recipe: Any) -> dict[str,
         )
     try:
         accelerator.load_state(str(found[-1]))
+        if ema:
+            read_averaged(ema, found[-1] / AVERAGED)
     except Exception as error:  # torch, safetensors and pickle each have their own
         raise MarigoldError(damaged.format(" ".join(str(error).split())[:200])) from error
     return progress

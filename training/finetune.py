@@ -84,9 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     trained = [weight for weight in base.unet.parameters() if weight.requires_grad]
     unet, optimizer = accelerator.prepare(base.unet, make_optimizer(recipe, trained))
     ema = EMAModel(trained, decay=recipe.ema) if recipe.ema else None
-    if ema:
-        accelerator.register_for_checkpointing(ema)
-    resumed = load_state(accelerator, run, recipe) if recipe.resume else None
+    resumed = load_state(accelerator, run, recipe, ema) if recipe.resume else None
     if ema:
         ema.to(device)
     progress: dict[str, Any] = resumed or {"step": 0, "best": None}
@@ -202,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if step % recipe.val_every == 0 or step == recipe.steps:
             attempt(publish, f"step {step}: {recipe.output} was not renewed")
         if (step % recipe.save_every == 0 or step == recipe.steps) and not bad:
-            problem = save_state(accelerator, run, step, recipe, progress)
+            problem = save_state(accelerator, run, step, recipe, progress, ema)
             if problem and main_process:
                 tqdm.write(f"step {step}: no state was written ({problem}); {kept(run)}")
     bar.close()
