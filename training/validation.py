@@ -48,7 +48,7 @@ def validation_samples(recipe: Any) -> dict[str, list[Sample]]:
         specs = [f"procedural:{recipe.val_samples}" if kind == "procedural" else recipe.data[0]]
     for spec in specs:
         try:
-            dataset = open_dataset(spec, "val", recipe.resolution)
+            dataset = open_dataset(spec, "val", recipe.resolution, farthest=recipe.farthest)
         except DataError:
             if recipe.val_data is not None:
                 raise
