@@ -70,9 +70,8 @@ def markdown(evaluation: Evaluation, per_picture: bool = False) -> str:
         method = f"{result.checkpoint}, {result.method}" if several else result.method
         lines.append(_row([method.removeprefix(", "), *cells]))
     for row in PUBLISHED.get(evaluation.kind, ()):
-        delta1 = "" if row.delta1 is None else _number(row.delta1)
         rest = [""] * (len(Score._fields) - 2)
-        lines.append(_row([f"*{row.method}*", _number(row.abs_rel), delta1, *rest]))
+        lines.append(_row([f"*{row.method}*", _number(row.abs_rel), _number(row.delta1), *rest]))
     if evaluation.expected not in (None, evaluation.measured) and evaluation.kind in PUBLISHED:
         lines += ["", f"The published figures are of {evaluation.expected} pictures."]
     if per_picture and evaluation.results:
