@@ -162,7 +162,7 @@ def write_plot(
                     name = f"{name}, {line[0].checkpoint}"
                 panel.errorbar(
                     places, means, bars, marker="o", capsize=3, label=name,
-                    linestyle="none" if seeds else "-",
+                    linestyle="-" if numeric and not seeds else "none",  # Names have no order.
                 )  # fmt: skip
         panel.set_title(
             f"{HEADINGS[field]} ({'more' if MORE_IS_BETTER[field] else 'less'} is better)"
@@ -170,9 +170,10 @@ def write_plot(
         panel.set_xlabel(axis)
         if numeric:
             panel.set_xscale("log", base=2)
-        panel.set_xticks(
-            sorted(set(places)) if seeds else places, labels, rotation=0 if numeric else 20
-        )
+        panel.set_xticks(sorted(set(places)) if seeds else places, labels)
+        if not numeric:
+            panel.tick_params(axis="x", rotation=20)
+            panel.margins(x=0.15)
         panel.minorticks_off()
         panel.grid(alpha=0.3)
     panels[0].legend(fontsize="small")
