@@ -1,7 +1,7 @@
 """How good a checkpoint is, by the published protocol, beside two trivial maps.
 
     python training/evaluate.py nano                        # procedural scenes it never saw
-    python training/evaluate.py nano --rgbd ../shared/data/rgbd     # and photographed frames
+    python training/evaluate.py nano --rgbd path/to/pictures        # and photographed frames
     python training/evaluate.py prs-eth/marigold-depth-v1-1 --settings 1x10 \\
         --data nyuv2:DATA/nyuv2 kitti:DATA/kitti eth3d:DATA/eth3d scannet:DATA/scannet \\
         diode:DATA/diode
@@ -28,6 +28,7 @@ from metrics import FITS
 from predictions import METHODS, NOISES, REDUCTIONS, Predictor, Setting
 from report import Evaluation, markdown, write_json, write_plot
 from scoring import (
+    CEILING,
     SPLITS,
     TRIVIAL,
     Case,
@@ -100,7 +101,7 @@ def evaluate(args: argparse.Namespace, processes: Processes) -> list[Evaluation]
             if args.processing_resolution is not None:
                 resolution = args.processing_resolution
             predictor = Predictor(marigold, args.output / "predictions", resolution)
-            wanted = [*(TRIVIAL if number == 0 else ()), *cases]
+            wanted = [*(TRIVIAL if number == 0 else ()), *[CEILING] * args.ceiling, *cases]
             rows = score_set(dataset, predictor, wanted, rules, processes)
             found = evaluations[spec]
             found.results.extend(results_of(rows, wanted, checkpoint))
@@ -170,6 +171,11 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=Path("runs/evaluation"),
         help="predictions, tables, JSON, plot",
     )
+    run.add_argument(
+        "--ceiling",
+        action="store_true",
+        help="a row for the true depth through the checkpoint's VAE: what no U-Net can exceed",
+    )
     run.add_argument("--per-frame", action="store_true", help="a row for each picture")
     run.add_argument("--device")
     run.add_argument("--dtype", default="float32", help="the protocol's is float32")
@@ -180,6 +186,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         args.data = [*args.data, f"procedural:{args.scenes}"]
     if args.rgbd:
         args.data = [*args.data, f"folder:{args.rgbd}"]
+    if args.sweep and args.ceiling:
+        parser.error("--ceiling stands in the table of settings, not in a sweep")
     if args.sweep == "checkpoint":
         args.settings = args.settings[:1]
     args.values = args.values or SWEEPS.get(args.sweep)

@@ -21,8 +21,9 @@ from objective import multi_resolution_noise
 from torch import Tensor
 
 from marigold_core import Marigold, MarigoldError, ensemble_depth
+from marigold_core.depth import normalize_depth
 from marigold_core.depth_files import write_array
-from marigold_core.resize import resize_map
+from marigold_core.resize import processing_size, resize_map, to_pixels
 
 NOISES = ("gaussian", "zeros", "multiresolution")
 METHODS = ("closed_form", "paper")
@@ -69,9 +70,9 @@ class Predictor:
         self, marigold: Marigold, folder: Path | None, processing_resolution: int | None = None
     ) -> None:
         self.marigold = marigold
+        if processing_resolution is None:
+            processing_resolution = marigold.processing_resolution
         self.resolution = processing_resolution
-        if self.resolution is None:
-            self.resolution = marigold.processing_resolution
         self.folder = folder and folder / fingerprint(marigold)
 
     def depths(
@@ -106,6 +107,21 @@ class Predictor:
             resize_map(torch.from_numpy(done[s]), size).clamp(lower, upper).numpy()
             for s in settings
         ]
+
+    def through_vae(
+        self, depth: NDArray[np.float32], valid: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
+        """True depth (H, W) as the training's target, encoded, decoded and at its size again.
+
+        A U-Net without any error would predict this. Holes count as far: of use on dense truth.
+        """
+        far = np.where(valid, depth, np.float32(np.inf))
+        target = normalize_depth(far, mode="percentile", percentiles=(2, 98), mask=valid)
+        height, width = processing_size(target.shape[0], target.shape[1], self.resolution)
+        picture = np.repeat(target[..., None], 3, axis=2)
+        pixels = to_pixels(picture, (height, width), self.marigold.vae_factor)
+        decoded = self.marigold.decode(self.marigold.encode(pixels))[0, :height, :width]
+        return resize_map(decoded, (target.shape[0], target.shape[1])).numpy()
 
     def _members(self, picture: NDArray[np.float32], setting: Setting) -> Tensor:
         """Not yet aligned, (N, h, w); member j starts from the j-th draw of the seed."""

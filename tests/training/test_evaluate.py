@@ -83,6 +83,26 @@ def test_one_step_and_one_member_are_the_engines_own(checkpoint, folder, tmp_pat
     assert found["constant"]["mean"]["boundary_f1"] in (0, None)
 
 
+def test_the_ceiling_is_the_true_depth_through_the_vae(tmp_path):
+    evaluate.main(["nano", "--data", "procedural:3", "--settings", "1x1", "--ceiling",
+                   "--processing-resolution", "0", "--output", str(tmp_path)])  # fmt: skip
+    found = by_method(json.loads((tmp_path / "results.json").read_text())["data"][0])
+    vae = Marigold.from_pretrained("nano", device="cpu").vae
+    dataset = open_dataset("procedural:3", "test")
+    expected = []
+    for sample in (dataset[i] for i in range(len(dataset))):
+        low, high = torch.quantile(sample.depth[sample.valid], torch.tensor([0.02, 0.98]))
+        target = ((sample.depth - low) / (high - low)).clamp(0, 1).where(sample.valid, 1.0)
+        with torch.no_grad():
+            latent = vae.encode((target * 2 - 1).repeat(1, 3, 1, 1)).latent_dist.mode()
+            decoded = vae.decode(latent).sample[0].mean(0).clamp(-1, 1)
+        expected.append(score(decoded.numpy(), sample.depth.numpy(), sample.valid.numpy()).abs_rel)
+    ceiling = found["truth through the VAE"]
+    assert ceiling["mean"]["abs_rel"] == pytest.approx(np.mean(expected), rel=1e-4)
+    assert ceiling["mean"]["abs_rel"] < found["1 steps x 1"]["mean"]["abs_rel"] / 2
+    assert ceiling["checkpoint"] == "nano"
+
+
 def test_a_run_that_was_stopped_goes_on_and_gives_the_same_table(
     checkpoint, folder, tmp_path, monkeypatch, capsys
 ):
