@@ -127,6 +127,8 @@ def test_another_vae_other_data_or_another_kind_is_another_cache(base, pictures,
     assert folder() == first
     assert folder(flip=False) != first
     assert folder(invalid="far") != first
+    (pictures / "worker.log").write_text("a renderer's words")
+    assert folder() == first
     copied = tmp_path / "copy"
     shutil.copytree(base.folder, copied)
     from checkpoint_builders import edit_weights

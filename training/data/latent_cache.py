@@ -106,7 +106,8 @@ def cache_folder(
 
 
 def data_fingerprint(spec: str) -> str:
-    """Changes with the files of a data set (names, sizes, times), or with the scenes' code."""
+    """Changes with the files of a data set (names, sizes, times; logs say nothing of it), or with
+    the scenes' code."""
     kind, _, where = spec.partition(":")
     digest = hashlib.sha256()
     if kind == "procedural":
@@ -115,7 +116,7 @@ def data_fingerprint(spec: str) -> str:
         return digest.hexdigest()
     root = Path(where).expanduser()
     root = root.parent if root.is_file() else root  # a manifest's paths are relative to it
-    for file in sorted(path for path in root.rglob("*") if path.is_file()):
+    for file in sorted(p for p in root.rglob("*") if p.is_file() and p.suffix != ".log"):
         status = file.stat()
         known = (file.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns)
         digest.update(repr(known).encode())
