@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import bpy
 import gui_hands
 from gui_hands import (
@@ -13,11 +11,11 @@ from gui_hands import (
     click,
     depth_meshes,
     drag,
+    escape,
     example,
     fill_in,
     key,
     main_window,
-    middle,
     move,
     open_tab,
     part,
@@ -27,6 +25,7 @@ from gui_hands import (
     shot,
     sidebar_buttons,
     tell_story,
+    view_middle,
     wait,
 )
 
@@ -74,12 +73,7 @@ def press_escape():
     yield from wait(lambda: activity.job is not None and activity.job.stage == "load", 120)
     check("progress_first", activity.running, part("engine_session").activity_in_words())
     yield from shot("05_progress_first")
-    view = region_of(area_of(window, "VIEW_3D"), "WINDOW")
-    began = time.monotonic()
-    window.event_simulate(type="ESC", value="PRESS", x=int(middle(view)[0]), y=int(middle(view)[1]))
-    while activity.running and time.monotonic() < began + 10:
-        yield 0.005
-    took = time.monotonic() - began
+    took = yield from escape()
     check("escape", not activity.running and took < 0.1, f"{took:.3f} s")
     check("escape_leaves_nothing", not depth_meshes())
     yield from shot("06_escaped")
@@ -107,14 +101,13 @@ def press_to_the_end():
 
 def undo_and_redo():
     window = main_window()
-    view = region_of(area_of(window, "VIEW_3D"), "WINDOW")
     before = sorted(obj.name for obj in bpy.data.objects)
-    yield from key(window, "Z", middle(view), ctrl=True)
+    yield from key(window, "Z", view_middle(), ctrl=True)
     yield 1.0
     left = [obj.name for obj in bpy.data.objects]
     check("one_undo", not depth_meshes(), left)
     yield from shot("09_undone")
-    yield from key(window, "Z", middle(view), ctrl=True, shift=True)
+    yield from key(window, "Z", view_middle(), ctrl=True, shift=True)
     yield 1.5
     check("redo", sorted(obj.name for obj in bpy.data.objects) == before)
     yield from shot("10_redone")
@@ -122,11 +115,9 @@ def undo_and_redo():
 
 def move_sliders():
     window = main_window()
-    area = area_of(window, "VIEW_3D")
-    view = region_of(area, "WINDOW")
     obj = depth_meshes()[0]
     yield from drag(
-        window, middle(view), (middle(view)[0] - 150, middle(view)[1] + 60), "MIDDLEMOUSE"
+        window, view_middle(), (view_middle()[0] - 150, view_middle()[1] + 60), "MIDDLEMOUSE"
     )
     yield 1.0
     yield from shot("11_from_the_side")
@@ -157,8 +148,7 @@ def move_sliders():
 
 def grey_button():
     window = main_window()
-    view = region_of(area_of(window, "VIEW_3D"), "WINDOW")
-    yield from key(window, "TAB", middle(view))
+    yield from key(window, "TAB", view_middle())
     yield 0.5
     places = yield from sidebar_buttons()
     x, y = place(places, "marigold.depth_mesh(")
@@ -166,7 +156,7 @@ def grey_button():
         yield from move(window, x + k, y)
     yield 2.0
     yield from shot("15_grey_button")
-    yield from key(window, "TAB", middle(view))
+    yield from key(window, "TAB", view_middle())
     check("edit_mode_left", bpy.context.mode == "OBJECT" if bpy.context.mode else True)
 
 

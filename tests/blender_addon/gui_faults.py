@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 
 import bpy
 from gui_hands import (
@@ -17,10 +16,10 @@ from gui_hands import (
     at_step,
     check,
     depth_meshes,
+    escape,
     example,
     key,
     main_window,
-    middle,
     open_tab,
     part,
     press,
@@ -30,6 +29,7 @@ from gui_hands import (
     stage,
     tell_story,
     use_engine,
+    view_middle,
     wait,
 )
 
@@ -53,10 +53,6 @@ def lives(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def view_middle():
-    return middle(region_of(area_of(main_window(), "VIEW_3D"), "WINDOW"))
 
 
 def begin_long_run():
@@ -97,7 +93,6 @@ def killed_at(name: str, reached):
         one = sentence.endswith(".") and "\n" not in sentence and "Traceback" not in sentence
         check(f"killed_{name}", there and one and not activity().running, [at, sentence])
         check(f"killed_{name}_leaves_nothing", not depth_meshes())
-        yield from shot(f"killed_{name}")
         yield from next_run_is_clean(f"killed_{name}")
 
     chapter.__name__ = f"killed_{name}"
@@ -106,11 +101,7 @@ def killed_at(name: str, reached):
 
 def escaped_while_denoising():
     yield from begin_long_run()
-    x, y = view_middle()
-    began = time.monotonic()
-    main_window().event_simulate(type="ESC", value="PRESS", x=int(x), y=int(y))
-    yield from wait(lambda: not activity().running, 10, 0.005)
-    took = time.monotonic() - began
+    took = yield from escape()
     check("escape_while_denoising", took < 0.1 and not depth_meshes(), f"{took:.3f} s")
     yield from next_run_is_clean("escape")
 

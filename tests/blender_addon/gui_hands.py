@@ -10,6 +10,7 @@ result.json, which has a line for each thing that was seen.
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import os
 import subprocess
@@ -20,10 +21,11 @@ from pathlib import Path
 
 import bpy
 
-ENGINE_PYTHON = ""  # test_gui.py writes it here: the tool passes no environment
+ENGINE_PYTHON = WHEELS = ""  # test_gui.py sets them: the tool passes no environment
 ADDON = "bl_ext.user_default.marigold_kit"
 OUT = Path(sys.argv[sys.argv.index("--") + 1])
 STEP = 0.06  # seconds: a redraw of the window in between
+errors = itertools.count(1)
 seen: dict[str, object] = {"blender": bpy.app.version_string}
 
 
@@ -122,6 +124,19 @@ def region_of(area, kind: str):
 
 def middle(region):
     return region.x + region.width * 0.45, region.y + region.height * 0.5
+
+
+def view_middle():
+    return middle(region_of(area_of(main_window(), "VIEW_3D"), "WINDOW"))
+
+
+def escape():
+    """ESC over the viewport; the seconds until the run has ended."""
+    x, y = view_middle()
+    began = time.monotonic()
+    main_window().event_simulate(type="ESC", value="PRESS", x=int(x), y=int(y))
+    yield from wait(lambda: not activity().running, 10, 0.005)
+    return time.monotonic() - began
 
 
 def under_pointer(window, area, region) -> str:
@@ -241,7 +256,15 @@ def at_step(name: str) -> bool:
 
 
 def run_ends(seconds: float = 240):
-    return (yield from wait(lambda: not activity().running, seconds))
+    """And the error's popup at the pointer, if there is one, is sent away as a person does."""
+    ended = yield from wait(lambda: not activity().running, seconds)
+    if activity().error:
+        yield 0.3
+        yield from shot(
+            f"error_{sum(name.startswith('error_') for name in os.listdir(OUT)) + 1:02d}"
+        )
+        yield from key(main_window(), "ESC", view_middle())
+    return ended
 
 
 def tell_story(*chapters) -> None:
