@@ -17,6 +17,7 @@ from gui_hands import (
     check,
     click,
     depth_meshes,
+    draw_no_picture,
     example,
     key,
     main_window,
@@ -39,6 +40,7 @@ NAME = "Zimmer über dem Hof.jpg"
 
 def begin():
     yield from open_tab()
+    draw_no_picture()
     use_engine()
     ask_for(ensemble=1, steps=1, resolution=256)
     bpy.context.scene.marigold.picture = ""
@@ -212,6 +214,7 @@ def asset():
     yield 3.0
     yield from shot("asset_browser")
     area.ui_type = "VIEW_3D"
+    area.spaces.active.shading.type = "MATERIAL"
     yield 1.0
     with bpy.context.temp_override(window=main_window(), area=area):
         bpy.ops.marigold.show(view="Unlit")

@@ -12,6 +12,7 @@ from gui_hands import (
     check,
     click,
     depth_meshes,
+    draw_no_picture,
     fill_in,
     key,
     open_tab,
@@ -53,6 +54,7 @@ def press_on_page(button: str):
 
 def open_page():
     yield from open_tab()
+    draw_no_picture()
     yield from press("addon_show")
     yield from wait(lambda: len(bpy.context.window_manager.windows) > 1, 5)
     yield 1.0

@@ -16,6 +16,7 @@ from gui_hands import (
     at_step,
     check,
     depth_meshes,
+    draw_no_picture,
     escape,
     example,
     key,
@@ -33,13 +34,22 @@ from gui_hands import (
     wait,
 )
 
-LONG = dict(ensemble=6, steps=6, resolution=512)
+LONG = dict(ensemble=3, steps=6, resolution=320)
+WIDE = dict(ensemble=8, steps=1, resolution=512)  # the merge takes its time, the rest does not
 SHORT = dict(ensemble=1, steps=1, resolution=128)
 
 
 def begin():
     yield from open_tab()
     use_engine()
+    draw_no_picture()
+
+
+def merging() -> bool:
+    engine = part("engine_session").running_engine()
+    if stage() in ("decode", "merge") and engine is not None:
+        engine.poll()  # Blender's own turns come too seldom to meet it
+    return stage() == "merge"
 
 
 def engine_id():
@@ -80,10 +90,10 @@ def next_run_is_clean(after: str):
     check(f"undone_after_{after}", len(depth_meshes()) == before)
 
 
-def killed_at(name: str, reached):
+def killed_at(name: str, reached, settings=LONG):
     def chapter():
         part("engine_session").stop_engine()
-        ask_for(**LONG)
+        ask_for(**settings)
         yield from press("marigold.depth_mesh(")
         there = yield from wait(reached, 180, 0.002)
         at, pid = stage(), engine_id()
@@ -190,6 +200,7 @@ def new_file():
     check("engine_stays_warm", engine_id() == pid and lives(pid))
     yield from shot("new_file")
     yield from open_tab()
+    draw_no_picture()
     yield from next_run_is_clean("new_file")
 
 
@@ -227,7 +238,7 @@ tell_story(
     killed_at("starting", lambda: activity().job is not None and engine_id()),
     killed_at("loading", lambda: stage() == "load"),
     killed_at("denoising", lambda: at_step("denoise")),
-    killed_at("merging", lambda: stage() == "merge"),
+    killed_at("merging", merging, WIDE),
     escaped_while_denoising, crossed_out, picture_deleted, undone_meanwhile, edited_meanwhile,
     new_file, file_reloaded, add_on_disabled,
 )  # fmt: skip

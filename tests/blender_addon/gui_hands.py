@@ -235,6 +235,11 @@ def use_engine() -> None:
     chosen.python, chosen.device = ENGINE_PYTHON, "CPU"
 
 
+def draw_no_picture() -> None:
+    """A viewport that is quick in software: the add-on leaves a wireframe one as it is."""
+    area_of(main_window(), "VIEW_3D").spaces.active.shading.type = "WIREFRAME"
+
+
 def ask_for(ensemble: int, steps: int, resolution: int) -> None:
     """The picture and the settings in the sidebar."""
     settings = bpy.context.scene.marigold
