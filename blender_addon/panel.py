@@ -15,7 +15,7 @@ from .operators.dataset import NAMES, copy_dataset_settings, rendering
 from .operators.depth_mesh import draw_settings
 from .operators.points import UNPICKED
 from .picture_material import shown, views
-from .run_settings import RUN_NAMES, copy_settings
+from .run_settings import RUN_NAMES
 from .shape_inputs import holder, shape_modifier
 
 iface = bpy.app.translations.pgettext_iface
@@ -52,7 +52,6 @@ class MARIGOLD_PT_picture(MarigoldPanel, bpy.types.Panel):
         row = layout.row()
         row.scale_y = 1.6
         button = row.operator("marigold.depth_mesh", icon="OUTLINER_OB_LIGHTPROBE")
-        copy_settings(settings, button)
         button.filepath = settings.picture
         button.depth_filepath = settings.depth_file
         row = layout.row(align=True)
@@ -60,8 +59,7 @@ class MARIGOLD_PT_picture(MarigoldPanel, bpy.types.Panel):
             ("marigold.batch", "Folder..."),
             ("marigold.sequence", "Sequence..."),
         ):
-            button = row.operator(operator, text=text)
-            copy_settings(settings, button)
+            row.operator(operator, text=text)
         if activity.error:
             _draw_sentence(layout.box(), activity.error, context)
 

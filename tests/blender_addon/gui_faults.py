@@ -65,9 +65,9 @@ def lives(pid: int) -> bool:
     return True
 
 
-def begin_long_run():
+def begin_long_run(**longer):
     """To where the model denoises."""
-    ask_for(**LONG)
+    ask_for(**{**LONG, **longer})
     yield from press("marigold.depth_mesh(")
     there = yield from wait(lambda: at_step("denoise"), 180, 0.005)
     if not there:
@@ -79,7 +79,7 @@ def next_run_is_clean(after: str):
     before = len(depth_meshes())
     ask_for(**SHORT)
     yield from press("marigold.depth_mesh(")
-    began = activity().running
+    began = yield from wait(lambda: activity().running, 5)
     yield from run_ends()
     fresh = len(depth_meshes()) - before
     check(
@@ -111,14 +111,18 @@ def killed_at(name: str, reached, settings=LONG):
 
 def escaped_while_denoising():
     yield from begin_long_run()
-    took = yield from escape()
-    check("escape_while_denoising", took < 0.1 and not depth_meshes(), f"{took:.3f} s")
+    took, drawn = yield from escape()
+    check(
+        "escape_while_denoising",
+        took < 0.1 and not depth_meshes(),
+        f"{took:.3f} s, drawn {drawn:.3f} s",
+    )
     yield from next_run_is_clean("escape")
 
 
 def crossed_out():
-    yield from begin_long_run()
-    yield from press("marigold.cancel(")
+    yield from begin_long_run(steps=60)
+    yield from press("marigold.cancel(", columns=(0.93,))
     yield from run_ends(2)
     check("cross_beside_the_bar", not activity().running and not depth_meshes())
     yield from next_run_is_clean("cross")

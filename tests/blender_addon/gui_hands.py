@@ -131,12 +131,18 @@ def view_middle():
 
 
 def escape():
-    """ESC over the viewport; the seconds until the run has ended."""
+    """ESC over the viewport; the seconds until the run has ended, and until the window is drawn
+    anew, which software takes its time for."""
     x, y = view_middle()
+    run, ended = activity(), []
+    end = run.end
+    run.end = lambda *words: (ended.append(time.monotonic()), end(*words))
     began = time.monotonic()
     main_window().event_simulate(type="ESC", value="PRESS", x=int(x), y=int(y))
-    yield from wait(lambda: not activity().running, 10, 0.005)
-    return time.monotonic() - began
+    yield from wait(lambda: ended, 10, 0.005)
+    drawn = time.monotonic() - began
+    del run.end
+    return (ended[0] - began if ended else 10.0), drawn
 
 
 def under_pointer(window, area, region) -> str:
@@ -192,14 +198,6 @@ def depth_meshes() -> list:
     return [obj for obj in bpy.data.objects if "marigold_size" in obj]
 
 
-def shape_of(obj) -> list[float]:
-    graph = bpy.context.evaluated_depsgraph_get()
-    graph.update()
-    mesh = obj.evaluated_get(graph).data
-    depths = [mesh.vertices[k].co.z for k in range(0, len(mesh.vertices), 500)]
-    return [len(mesh.vertices), len(mesh.polygons), max(depths, default=0), min(depths, default=0)]
-
-
 def open_tab():
     """The sidebar's tab in an empty scene."""
     window = main_window()
@@ -224,9 +222,9 @@ def open_tab():
     check("tab", region.active_panel_category == "Marigold")
 
 
-def press(button: str):
+def press(button: str, **scan):
     """A button of the sidebar."""
-    places = yield from sidebar_buttons()
+    places = yield from sidebar_buttons(**scan)
     yield from click(main_window(), *place(places, button))
 
 
