@@ -161,7 +161,7 @@ class MARIGOLD_PT_dataset(MarigoldPanel, bpy.types.Panel):
         if rendering.failed:
             _draw_sentence(layout.box(), rendering.words, context)
         elif rendering.words:
-            for line in textwrap.wrap(rendering.words, max(int(context.region.width / 8), 20)):
+            for line in _wrapped(rendering.words, context):
                 layout.label(text=line)
 
 
@@ -176,9 +176,14 @@ def _draw_engine(layout: bpy.types.UILayout) -> None:
         layout.label(text=chosen.checkpoint or "nano", icon="NODETREE")
 
 
+def _wrapped(sentence: str, context: bpy.types.Context) -> list[str]:
+    """Into the panel's width: 80 pixels are tabs, margins and icon, a letter takes 6.4."""
+    pixels = context.region.width / context.preferences.system.ui_scale
+    return textwrap.wrap(sentence, max(int((pixels - 80) / 6.4), 20))
+
+
 def _draw_sentence(layout: Any, sentence: str, context: bpy.types.Context) -> None:
-    width = max(int(context.region.width / 8), 20)
-    for k, line in enumerate(textwrap.wrap(sentence, width)):
+    for k, line in enumerate(_wrapped(sentence, context)):
         layout.label(text=line, icon="ERROR" if k == 0 else "NONE")
 
 

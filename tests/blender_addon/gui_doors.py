@@ -44,6 +44,7 @@ def begin():
     use_engine()
     ask_for(ensemble=1, steps=1, resolution=256)
     bpy.context.scene.marigold.picture = ""
+    bpy.ops.ed.undo_push(message="No picture")
     for folder, names in (
         (PICTURES, (NAME, "b.jpg")),
         (FRAMES, ("frame_011.jpg", "frame_012.jpg", "frame_013.jpg")),
@@ -68,6 +69,8 @@ def choose(name: str, folder: Path, file: str = ""):
     yield from wait(browsers, 10)
     check(f"{name}_browser", len(browsers()) == 1)
     window, area = browsers()[0]
+    asked = area.spaces.active.active_operator.properties.processing_resolution
+    check(f"{name}_with_the_sidebars_settings", asked == 256, asked)
     yield 0.7
     params = area.spaces.active.params
     params.directory = os.fsencode(folder)
@@ -137,6 +140,20 @@ def image_editor_menu():
     area.type = "PROPERTIES"
 
 
+def drop_menu(name: str):
+    """From 5.0 on Blender has a use for dropped pictures too, and asks which one is meant."""
+    yield 1.0
+    yield from shot(name)
+    if not activity().running:
+        yield from key(main_window(), "UP_ARROW", view_middle())
+        yield from key(main_window(), "RET", view_middle())
+    running = yield from wait(lambda: activity().running, 3, 0.01)
+    yield from run_ends()
+    names = [obj.name for obj in bpy.data.objects]
+    check(name, running and len(depth_meshes()) == 1, names)
+    yield from take_back(name)
+
+
 def dropped():
     """From a file browser into the viewport. What another program drops ends in the same operator,
     `wm.drop_import_file`."""
@@ -144,6 +161,7 @@ def dropped():
     area = area_of(window, "PROPERTIES")
     area.type = "FILE_BROWSER"
     yield 1.0
+    area.spaces.active.show_region_toolbar = False
     params = area.spaces.active.params
     params.directory = os.fsencode(PICTURES)
     params.display_type = "LIST_VERTICAL"
@@ -152,6 +170,7 @@ def dropped():
     start = region.x + 60, region.y + region.height - 38
     x, y = view_middle()
     yield from move(window, *start)
+    yield from shot("drop_begins")
     window.event_simulate(type="LEFTMOUSE", value="PRESS", x=int(start[0]), y=int(start[1]))
     yield STEP
     for k in range(1, 16):
@@ -159,13 +178,7 @@ def dropped():
         yield from move(window, *at)
     yield from shot("drop_over_the_viewport")
     window.event_simulate(type="LEFTMOUSE", value="RELEASE", x=int(x), y=int(y))
-    dropped = yield from wait(lambda: activity().running, 3, 0.01)
-    yield from shot("dropped")
-    yield from run_ends()
-    made = depth_meshes()
-    check("drop_by_mouse", dropped and len(made) == 1, [obj.name for obj in bpy.data.objects])
-    if dropped:
-        yield from take_back("drop_by_mouse")
+    yield from drop_menu("drop_by_mouse")
     area.type = "PROPERTIES"
 
     area = area_of(window, "VIEW_3D")
@@ -173,10 +186,7 @@ def dropped():
         bpy.ops.wm.drop_import_file(
             "INVOKE_DEFAULT", directory=str(PICTURES), files=[{"name": NAME}]
         )
-    yield from wait(lambda: activity().running, 3, 0.01)
-    yield from run_ends()
-    check("drop_operator", len(depth_meshes()) == 1, activity().error)
-    yield from take_back("drop_operator")
+    yield from drop_menu("drop_operator")
 
 
 def folder_button():
@@ -227,6 +237,6 @@ def asset():
 
 
 tell_story(
-    begin, button_without_a_picture, import_menu, image_editor_menu, dropped, folder_button,
+    begin, dropped, button_without_a_picture, import_menu, image_editor_menu, folder_button,
     sequence_button, asset,
 )  # fmt: skip
