@@ -7,9 +7,10 @@
 The plain loop is the released one in short: float32, micro-batches of 2, for each of them two
 runs of the VAE's encoder (picture and depth), noise, the U-Net, Adam. Ours takes both latents from
 the cache that finetune.py writes (filling it is printed apart: it is paid once, and the plain loop
-pays it in every epoch). All variants see the same samples and the same noise; they take turns, one
-optimiser step each, from the same weights. The table's loss is the mean over these steps.
-Memory is what a process of its own has at most: reserved by torch on CUDA, resident on the CPU.
+pays it in every epoch). All variants see the same samples and, but for larger micro-batches, the
+same noise; they take turns, one optimiser step each, from the same weights. The table's loss is
+the mean over these steps. Memory is what a process of its own has at most: reserved by torch
+on CUDA, resident on the CPU.
 """
 
 from __future__ import annotations
@@ -47,20 +48,25 @@ MICRO_BATCH = 2
 
 @dataclass(frozen=True)
 class Variant:
-    """cached: latents from the disk. bf16: autocast. checkpointing: activations recomputed."""
+    """cached: latents from the disk. bf16: autocast. checkpointing: activations recomputed.
+
+    at_once: samples of a micro-batch; with others than the plain loop's the noise is another.
+    """
 
     name: str
     cached: bool = True
     bf16: bool = False
     checkpointing: bool = False
     channels_last: bool = True
+    at_once: int = MICRO_BATCH
 
 
 PLAIN = Variant("plain loop, float32", cached=False, channels_last=False)
 CACHED = Variant("cached latents, float32")
 HALF = Variant("cached latents, bf16", bf16=True)
 LEAST = Variant("cached latents, bf16, gradient checkpointing", bf16=True, checkpointing=True)
-VARIANTS = {"nano": (PLAIN, CACHED, HALF), "full-cuda": (PLAIN, CACHED, HALF, LEAST)}
+LARGER = Variant("cached latents, float32, micro-batches of 16", at_once=16)
+VARIANTS = {"nano": (PLAIN, CACHED, LARGER, HALF), "full-cuda": (PLAIN, CACHED, HALF, LEAST)}
 
 
 class Scenes(SampleDataset):
@@ -115,7 +121,7 @@ def plain_loss(marigold: Marigold, unet: Any, samples: list[Sample], number: int
 
 
 def stepper(
-    variant: Variant, marigold: Marigold, scenes: Scenes, batches: LatentBatches, args: Any
+    variant: Variant, marigold: Marigold, scenes: Scenes, cache: LatentCache, args: Any
 ) -> Callable[[int], float]:
     """A function that takes optimiser step n and returns its loss."""
     unet: Any = copy.deepcopy(marigold.unet).to(marigold.device).requires_grad_(True).train()
@@ -125,6 +131,7 @@ def stepper(
         unet.enable_gradient_checkpointing()
     optimizer = torch.optim.Adam(unet.parameters(), 3e-5)
     schedule = NoiseSchedule.from_config(SCHEDULER)
+    batches = LatentBatches([cache], [1.0], SEED, variant.at_once, flip=False)
     text = marigold.text_embedding.float()
     device = marigold.device
 
@@ -141,8 +148,9 @@ def stepper(
 
     def step(n: int) -> float:
         total = 0.0
-        for micro in range(args.accumulation):
-            loss = loss_of(n * args.accumulation + micro) / args.accumulation
+        parts = max(1, args.accumulation * MICRO_BATCH // variant.at_once)
+        for micro in range(parts):
+            loss = loss_of(n * parts + micro) / parts
             loss.backward()
             total += loss.item()
         optimizer.step()
@@ -152,7 +160,7 @@ def stepper(
     return step
 
 
-def prepare(part: str, args: Any, cache: Path) -> tuple[Marigold, Scenes, LatentBatches, float]:
+def prepare(part: str, args: Any, folder: Path) -> tuple[Marigold, Scenes, LatentCache, float]:
     """Networks, data, the filled cache, and the seconds that filling it took."""
     if part == "nano":
         marigold = Marigold.from_pretrained("nano", dtype=torch.float32, device="cpu")
@@ -161,12 +169,11 @@ def prepare(part: str, args: Any, cache: Path) -> tuple[Marigold, Scenes, Latent
     width, height = (int(side) for side in (args.size or default_size(part)).split("x"))
     scenes = Scenes(args.scenes, height, width)
     began = time.perf_counter()
-    if not (cache / "index.json").is_file():
-        fill(cache, scenes, marigold.vae, flip=False, metric=False, invalid="ignore")
-        write_index(cache, len(scenes))
+    if not (folder / "index.json").is_file():
+        fill(folder, scenes, marigold.vae, flip=False, metric=False, invalid="ignore")
+        write_index(folder, len(scenes))
     seconds = time.perf_counter() - began
-    batches = LatentBatches([LatentCache(cache)], [1.0], SEED, MICRO_BATCH, flip=False)
-    return marigold, scenes, batches, seconds
+    return marigold, scenes, LatentCache(folder), seconds
 
 
 def default_size(part: str) -> str:
@@ -176,8 +183,8 @@ def default_size(part: str) -> str:
 def measure(part: str, variants: tuple[Variant, ...], args: Any) -> None:
     samples = args.accumulation * MICRO_BATCH
     with tempfile.TemporaryDirectory() as folder:
-        marigold, scenes, batches, filling = prepare(part, args, Path(folder))
-        steps = {v: stepper(v, marigold, scenes, batches, args) for v in variants}
+        marigold, scenes, cache, filling = prepare(part, args, Path(folder))
+        steps = {v: stepper(v, marigold, scenes, cache, args) for v in variants}
         seconds: dict[Variant, list[float]] = {variant: [] for variant in variants}
         losses: dict[Variant, list[float]] = {variant: [] for variant in variants}
         for n in range(args.steps + 1):
@@ -202,21 +209,21 @@ def measure(part: str, variants: tuple[Variant, ...], args: Any) -> None:
     print(f"\n{part}: the cache of {args.scenes} scenes took {filling:.1f} s to fill, once.\n")
 
 
-def peak_of_child(part: str, variant: Variant, args: Any, cache: str) -> float:
+def peak_of_child(part: str, variant: Variant, args: Any, folder: str) -> float:
     """GiB that a fresh process has at most, taking one step of one variant."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(child, (part, variant, args, cache))
+        return pool.apply(child, (part, variant, args, folder))
 
 
-def child(part: str, variant: Variant, args: Any, cache: str) -> float:
+def child(part: str, variant: Variant, args: Any, folder: str) -> float:
     import resource
 
     torch.set_num_threads(args.threads)
-    marigold, scenes, batches, _ = prepare(part, args, Path(cache))
+    marigold, scenes, cache, _ = prepare(part, args, Path(folder))
     if variant.cached and marigold.device.type == "cuda":
         marigold.vae.cpu()  # where finetune.py keeps it between validations
     marigold.unet.cpu()  # the stepper's own copy is the one that counts
-    step = stepper(variant, marigold, scenes, batches, args)
+    step = stepper(variant, marigold, scenes, cache, args)
     step(0)
     if marigold.device.type == "cuda":
         return torch.cuda.max_memory_reserved() / 2**30

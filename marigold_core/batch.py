@@ -12,7 +12,7 @@ from .errors import MarigoldError
 from .images import PICTURE_SUFFIXES
 
 # What `marigold depth` appends to a picture's name; a later run over the same folder skips them.
-OUTPUT_ENDINGS = ("_depth", "_color", "_uncertainty")
+OUTPUT_ENDINGS = ("_depth", "_color", "_uncertainty", "_compared")
 
 
 @dataclass(frozen=True)

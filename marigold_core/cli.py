@@ -73,7 +73,8 @@ def _add_depth(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "depth",
         help="pictures -> depth maps",
         description="Estimate the depth of pictures: NAME_depth.png (16 bit, black = near),"
-        " NAME_color.png, and NAME_uncertainty.png when --ensemble is above 1.",
+        " NAME_color.png, NAME_uncertainty.png when --ensemble is above 1, and"
+        " NAME_compared.png where the true depth is known.",
     )
     pictures = parser.add_argument_group("pictures")
     pictures.add_argument("inputs", nargs="*", metavar="INPUT", help="picture files and folders")
@@ -81,6 +82,11 @@ def _add_depth(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     pictures.add_argument(
         "--mask", metavar="FILE", help="white = use this pixel; for a single picture"
     )
+    pictures.add_argument(
+        "--truth", metavar="FILE",
+        help="the true depth (.png .exr .tiff .npy; 0 = unknown), to be compared with; for a"
+        " single picture; the example has its own",
+    )  # fmt: skip
     pictures.add_argument(
         "--skip-existing",
         action="store_true",

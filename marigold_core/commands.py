@@ -16,7 +16,9 @@ from PIL import Image
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from .batch import BatchItem, plan
+from .comparison import mean_relative_error, side_by_side
 from .depth import DepthMap, read_depth
+from .depth_files import write_picture
 from .errors import MarigoldError
 from .geometry import Mesh, depth_to_mesh
 from .images import read_image, read_mask
@@ -51,8 +53,15 @@ PUBLISHED_FACTS = {
 def estimate_depth(arguments: argparse.Namespace) -> int:
     """`marigold depth`. One bad picture is reported, and the others go on."""
     items = plan(_inputs(arguments.inputs, arguments), arguments.output)
-    if arguments.mask and len(items) > 1:
-        raise MarigoldError(f"--mask is for a single picture, and there are {len(items)}.")
+    for option in ("mask", "truth"):
+        if getattr(arguments, option) and len(items) > 1:
+            raise MarigoldError(f"--{option} is for a single picture, and there are {len(items)}.")
+    if arguments.truth:
+        truths = {items[0].source: read_depth(arguments.truth)}
+    elif arguments.example:
+        truths = {items[0].source: read_depth(ASSETS / "example_depth.png")}
+    else:
+        truths = {}
     if "exr" in arguments.formats and importlib.util.find_spec("OpenEXR") is None:
         raise MarigoldError("EXR files need the OpenEXR package: pip install OpenEXR")
     if arguments.disparity:
@@ -74,7 +83,7 @@ def estimate_depth(arguments: argparse.Namespace) -> int:
     with tqdm(waiting, unit="picture", leave=False, disable=None if several else True) as bar:
         for item in bar:
             try:
-                _estimate_one(marigold, item, mask, arguments)
+                _estimate_one(marigold, item, mask, truths.get(item.source), arguments)
             except Exception as error:
                 if arguments.debug:
                     raise
@@ -241,7 +250,11 @@ def _predict(
 
 
 def _estimate_one(
-    marigold: Marigold, item: BatchItem, mask: Any, arguments: argparse.Namespace
+    marigold: Marigold,
+    item: BatchItem,
+    mask: Any,
+    truth: DepthMap | None,
+    arguments: argparse.Namespace,
 ) -> None:
     seconds: dict[str, float] = {}
     with timed(seconds, "read"):
@@ -261,7 +274,21 @@ def _estimate_one(
             else:
                 depth.save(file)
             files.append(f"\n  {file}{note}")
+        if truth is not None:
+            files.append("\n  " + _compare(image, depth_map, truth, item.target))
     say(f"{item.source}: {stages(seconds)}" + "".join(files))
+
+
+def _compare(image: Any, depth_map: DepthMap, truth: DepthMap, target: Path) -> str:
+    """Write the picture of the comparison; its path, and the error."""
+    known = truth.depth > 0
+    if truth.mask is not None:
+        known &= truth.mask
+    file = target.with_name(target.name + "_compared.png")
+    sheet = side_by_side(image, depth_map.depth, truth.depth, known, depth_map.uncertainty)
+    write_picture(file, sheet)
+    error = mean_relative_error(depth_map.depth, truth.depth, known)
+    return f"{file} (AbsRel {error:.3f} after the best scale and shift)"
 
 
 def _as_asked(depth_map: DepthMap, arguments: argparse.Namespace) -> DepthMap:

@@ -93,6 +93,29 @@ def test_depth_writes_three_pictures_and_says_where(capsys):
     assert red > blue  # near is red
 
 
+def test_a_known_depth_is_compared_with(capsys):
+    truth = np.tile(np.linspace(1000, 3000, 12), (8, 1)).astype(np.uint16)
+    truth[0] = 0  # unknown
+    Image.fromarray(truth).save("truth.png")
+    assert main(["depth", picture("photo.jpg"), "--truth", "truth.png", "--ensemble", "2"]) == 0
+    assert "photo_compared.png (AbsRel 0.000 " in capsys.readouterr().out
+    with Image.open("marigold_output/photo_compared.png") as sheet:
+        assert sheet.size == (5 * 12, 8)
+
+
+def test_the_example_has_its_true_depth_with_it(capsys):
+    assert main(["depth", "--example"]) == 0
+    assert {"example_compared.png", "example_depth.png"} <= written()
+    assert "AbsRel" in capsys.readouterr().out
+
+
+def test_a_true_depth_of_another_size_costs_no_depth_map(capsys):
+    Image.fromarray(np.ones((3, 4), np.uint16)).save("truth.png")
+    assert main(["depth", picture("photo.jpg"), "--truth", "truth.png"]) != 0
+    assert "true depth is 4x3" in (err := capsys.readouterr().err) and one_line(err), err
+    assert "photo_depth.png" in written()
+
+
 def test_options_reach_the_engine():
     arguments = "--checkpoint v1-1 --variant fp16 --device cpu --dtype bfloat16 --tiny-vae=tiny"
     sampling = "--steps 3 --ensemble 2 --resolution 96 --seed 7 --batch-size 4"

@@ -78,17 +78,20 @@ class LatentBatches(Dataset[LatentBatch]):
         return iter(DataLoader(self, None, sampler=numbers, num_workers=workers, pin_memory=pin))
 
 
-def open_cache(accelerator: Accelerator, recipe: Any, base: Base, spec: str) -> LatentCache:
+def open_cache(
+    accelerator: Accelerator, recipe: Any, base: Base, spec: str, variants: int
+) -> LatentCache:
     """The training latents of one of --data: encoded by all processes, if they are not there yet.
 
     Says which samples were left out and why. Raises MarigoldError where none is usable.
     """
-    dataset = open_dataset(spec, "train", recipe.resolution)
+    views = {"farthest": recipe.farthest, "variants": variants}
+    dataset = open_dataset(spec, "train", recipe.resolution, **views)
     kind = {
         "flip": recipe.flip, "metric": recipe.objective == "e2e", "invalid": recipe.invalid,
     }  # fmt: skip
     folder = cache_folder(
-        recipe.cache, spec, "train", recipe.resolution, base.vae_fingerprint, **kind
+        recipe.cache, spec, "train", recipe.resolution, base.vae_fingerprint, **kind, **views
     )
     if not (folder / "index.json").is_file():
         hidden = not accelerator.is_main_process

@@ -86,7 +86,7 @@ def planned_cases(args: argparse.Namespace) -> list[Case]:
 
 def evaluate(args: argparse.Namespace, processes: Processes) -> list[Evaluation]:
     cases = planned_cases(args)
-    sets = [(spec, *open_set(spec, args.split)) for spec in args.data]
+    sets = [(spec, *open_set(spec, args.split, args.farthest)) for spec in args.data]
     evaluations = {
         spec: Evaluation(spec, spec.partition(":")[0], rules.title, rules.expected, [], {})
         for spec, _, rules in sets
@@ -143,6 +143,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     data.add_argument("--scenes", type=int, help="held-out procedural scenes (400 without --data)")
     data.add_argument("--rgbd", type=Path, help="a folder of pictures with depth: folder:RGBD")
     data.add_argument("--split", help="of procedural, folder, hypersim or vkitti; not train")
+    data.add_argument(
+        "--farthest", type=float, help="metres that count, of data without a published protocol"
+    )
     how = parser.add_argument_group("settings")
     how.add_argument(
         "--settings",

@@ -65,7 +65,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     text_embedding = base.text_embedding.to(device)
 
     # Data: both latents of every sample on disk, so that a step never runs the VAE's encoder
-    caches = [open_cache(accelerator, recipe, base, spec) for spec in recipe.data]
+    caches = [
+        open_cache(accelerator, recipe, base, spec, variants)
+        for spec, variants in zip(recipe.data, recipe.variants, strict=True)
+    ]
     batches = LatentBatches(caches, recipe.weights, recipe.seed, recipe.micro_batch, recipe.flip)
     # A sharded network runs in all processes or in none.
     validates = main_process or accelerator.distributed_type == DistributedType.FSDP
@@ -266,7 +269,12 @@ def kept(run: Any) -> str:
 
 def check_data(recipe: Any) -> None:
     """Draw what the run would learn from."""
-    datasets = {spec: open_dataset(spec, "train", recipe.resolution) for spec in recipe.data}
+    datasets = {
+        spec: open_dataset(
+            spec, "train", recipe.resolution, farthest=recipe.farthest, variants=variants
+        )
+        for spec, variants in zip(recipe.data, recipe.variants, strict=True)
+    }
     path = recipe.output.with_suffix(".data.png")
     problems = contact_sheet(datasets, path)
     for spec, dataset in datasets.items():

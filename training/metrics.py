@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from marigold_core.comparison import scale_and_shift
 from marigold_core.errors import MarigoldError
 
 Map = NDArray[np.floating[Any]]
@@ -128,7 +129,7 @@ def fitted(
     if not a.size:
         raise MarigoldError(f"The fit {fit!r} finds no pixel to use.")
     if fit == "disparity":
-        scale, shift = _line(a, 1 / b)
+        scale, shift = scale_and_shift(a, 1 / b)
         return 1 / (x * scale + shift).clip(min=SMALLEST_DISPARITY)
     if fit == "median":
         centre, target = np.median(a), np.median(b)
@@ -137,23 +138,8 @@ def fitted(
         return (x - centre) * scale + target
     if fit == "scale":
         return x * ((a @ b) / (a @ a) if a.any() else 0.0)
-    scale, shift = _line(a, b)
+    scale, shift = scale_and_shift(a, b)
     return x * scale + shift
-
-
-def align_least_squares(prediction: Map, truth: Map, valid: Mask) -> NDArray[np.float64]:
-    """The protocol's fit, where no other is in question: see `fitted`."""
-    return fitted(prediction, truth, valid)
-
-
-def _line(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float]:
-    """Scale and shift from a to b of least squared error; of a constant a, b's mean alone."""
-    centred = a - a.mean()
-    energy = centred @ centred
-    # Rounding leaves a constant map a little energy.
-    flat = energy <= 1e-20 * max(1.0, float(a @ a))
-    scale = 0.0 if flat else float(centred @ b / energy)
-    return scale, float(b.mean() - scale * a.mean())
 
 
 def boundary_f1(depth: Map, truth: Map, valid: Mask) -> float:

@@ -1,23 +1,30 @@
 """Make the base that nano is fine-tuned from: a small Stable Diffusion in the same layout.
 
     python training/pretrain_nano.py --output runs/nano-base        # about 25 minutes on 2 cores
+    python training/pretrain_nano.py --output runs/nano-base \\
+        --start marigold_core/assets/nano --data folder:runs/worlds --farthest 80
 
-Trains a small VAE on pictures and depth maps of procedural scenes, starts a 4-channel U-Net, and
-writes both beside a scheduler and a two-word text encoder as a Stable Diffusion folder. Then
-`python training/finetune.py --base runs/nano-base` turns it into a Marigold, as the paper does
-with the real one.
+Trains a small VAE on pictures and depth maps of procedural scenes, and of other data if told,
+starts a 4-channel U-Net, and writes both beside a scheduler and a two-word text encoder as a
+Stable Diffusion folder. Then `python training/finetune.py --base runs/nano-base` turns it into a
+Marigold, as the paper does with the real one. With --start the VAE goes on from a checkpoint's,
+and the folder keeps all else of that checkpoint, so that its U-Net goes on too.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import time
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from data.latents import SceneBatches
+from data.latent_cache import unusable
+from data.latents import SceneBatches, depth_target
+from data.registry import open_dataset
+from data.sample import DataError
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from nano_text import write_nano_text_encoder
 from torch import Tensor
@@ -80,8 +87,17 @@ def edges(pictures: Tensor) -> tuple[Tensor, Tensor]:
     return pictures.diff(dim=-1), pictures.diff(dim=-2)
 
 
-def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
+def near_weight(target: Tensor) -> Tensor:
+    """What an error in a depth target in [-1, 1] counts: AbsRel divides by the depth.
+
+    A scene whose far end is eleven times as far as its near end; about 1 on average.
+    """
+    return 0.4 / ((target + 1) / 2 + 0.1)
+
+
+def reconstruction_loss(output: Tensor, target: Tensor, weight: Tensor | float = 1.0) -> Tensor:
     """L1 on values, and on differences of neighbours, which is what makes edges sharp."""
+    output, target = output * weight, target * weight
     horizontal, vertical = (
         F.l1_loss(a, b) for a, b in zip(edges(output), edges(target), strict=True)
     )
@@ -98,23 +114,57 @@ def moment_penalty(latent: Tensor) -> Tensor:
     return mean.square().mean() + (std - 1).square().mean()
 
 
+def stored_samples(specs: list[str], farthest: float | None) -> list[tuple[Tensor, Tensor]]:
+    """The samples of those data sets, one in a batch: pictures and depth targets in [-1, 1]."""
+    pool = []
+    for spec in specs:
+        dataset = open_dataset(spec, farthest=farthest)
+        for index in tqdm(range(len(dataset)), desc=spec):
+            try:
+                sample = dataset[index]
+            except DataError as error:
+                tqdm.write(f"left out: {error}")
+                continue
+            if unusable(sample, whole=True) is None:
+                depth = torch.where(sample.valid, sample.depth, torch.inf)[None]
+                target = depth_target(depth, sample.valid[None])
+                pool.append(((sample.image[None] * 2 - 1).half(), target.half()))
+    return pool
+
+
+def draw(
+    pool: list[tuple[Tensor, Tensor]], count: int, side: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """`count` square windows of pictures and depths, each of another sample of the pool."""
+    windows = []
+    for _ in range(count):
+        pair = pool[int(torch.randint(len(pool), (), generator=generator))]
+        row, top, left = (
+            int(torch.randint(size, (), generator=generator))
+            for size in (len(pair[0]), pair[0].shape[-2] - side + 1, pair[0].shape[-1] - side + 1)
+        )
+        windows.append([p[row, :, top : top + side, left : left + side].float() for p in pair])
+    rgb, depth = (torch.stack(part) for part in zip(*windows, strict=True))
+    return rgb, depth
+
+
 def train_vae(args: argparse.Namespace) -> AutoencoderKL:
     torch.manual_seed(args.seed)
-    vae = small_vae().to(args.device, memory_format=torch.channels_last)
+    vae = AutoencoderKL.from_pretrained(args.start / "vae") if args.start else small_vae()
+    vae = vae.float().to(args.device, memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(vae.parameters(), args.learning_rate, betas=(0.9, 0.99))
     decay = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.learning_rate, args.steps)
     scenes = SceneBatches(args.scenes // args.batch_size, args.batch_size, args.seed, args.device)
     # Kept in half precision: these are inputs, and 16 bits hold more than a photograph does.
-    pool = [(rgb.half(), depth.half()) for rgb, depth in tqdm(scenes.loader(), desc="scenes")]
+    pools = [[(rgb.half(), depth.half()) for rgb, depth in tqdm(scenes.loader(), desc="scenes")]]
+    if args.data:
+        pools.append(stored_samples(args.data, args.farthest))
     generator = torch.Generator().manual_seed(args.seed)
 
     bar = tqdm(range(args.steps), desc="vae")
     for step in bar:
-        rgb, depth = pool[int(torch.randint(len(pool), (), generator=generator))]
-        top = int(torch.randint(rgb.shape[-2] - args.crop + 1, (), generator=generator))
-        left = int(torch.randint(rgb.shape[-1] - args.crop + 1, (), generator=generator))
-        window = (..., slice(top, top + args.crop), slice(left, left + args.crop))
-        rgb, depth = rgb[window].float(), depth[window].float()
+        parts = [draw(pool, args.batch_size // len(pools), args.crop, generator) for pool in pools]
+        rgb, depth = (torch.cat(part) for part in zip(*parts, strict=True))
         pictures = torch.cat([rgb, depth]).contiguous(memory_format=torch.channels_last)
         with torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
             latent = vae.encode(pictures).latent_dist.mode()
@@ -126,7 +176,7 @@ def train_vae(args: argparse.Namespace) -> AutoencoderKL:
         latent_rgb, latent_depth = latent.split([len(rgb), len(depth)])
         loss_rgb, loss_depth = (
             reconstruction_loss(of_rgb, rgb),
-            reconstruction_loss(of_depth, depth),
+            reconstruction_loss(of_depth, depth, near_weight(depth)),
         )
         moments = moment_penalty(latent_rgb) + moment_penalty(latent_depth)
         loss = loss_rgb + loss_depth + 0.05 * moments
@@ -144,35 +194,18 @@ def train_vae(args: argparse.Namespace) -> AutoencoderKL:
 
     with torch.inference_mode():
         latents = [
-            vae.encode(torch.cat(pair).float()).latent_dist.mode().flatten() for pair in pool[:16]
+            vae.encode(torch.cat(pair).float()).latent_dist.mode().flatten()
+            for pool in pools
+            for pair in pool[:16]
         ]
     vae.register_to_config(scaling_factor=round(1 / float(torch.cat(latents).std()), 5))
     return vae
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--output", type=Path, required=True, help="folder to write")
-    parser.add_argument("--scenes", type=int, default=6400, help="scenes rendered ahead")
-    parser.add_argument("--steps", type=int, default=3000, help="optimiser steps of the VAE")
-    parser.add_argument("--batch-size", type=int, default=8, help="pictures (and depths) a step")
-    parser.add_argument("--crop", type=int, default=96, help="side of the training crops in pixels")
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--latent-noise", type=float, default=0.1, help="before decoding")
-    parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--seed", type=int, default=2024)
-    args = parser.parse_args()
-
-    start = time.monotonic()
-    vae = train_vae(args)
+def write_base(vae: AutoencoderKL, args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
-    unet = small_unet()
-
-    vae.cpu().save_pretrained(args.output / "vae")
-    unet.save_pretrained(args.output / "unet")
+    vae.save_pretrained(args.output / "vae")
+    small_unet().save_pretrained(args.output / "unet")
     scheduler().save_pretrained(args.output / "scheduler")
     write_nano_text_encoder(args.output, TEXT_WIDTH, args.seed)
     index = {
@@ -187,6 +220,34 @@ def main() -> None:
     }
     with atomic_path(args.output / "model_index.json") as path:
         path.write_text(json.dumps(index, indent=2) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("--start", type=Path, help="checkpoint folder whose VAE goes on")
+    parser.add_argument("--data", nargs="+", metavar="KIND:WHERE", help="half of every batch")
+    parser.add_argument("--farthest", type=float, help="metres in --data that count; beyond is sky")
+    parser.add_argument("--scenes", type=int, default=6400, help="scenes rendered ahead")
+    parser.add_argument("--steps", type=int, default=3000, help="optimiser steps of the VAE")
+    parser.add_argument("--batch-size", type=int, default=8, help="pictures (and depths) a step")
+    parser.add_argument("--crop", type=int, default=96, help="side of the training crops in pixels")
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--latent-noise", type=float, default=0.1, help="before decoding")
+    parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seed", type=int, default=2024)
+    args = parser.parse_args()
+
+    start = time.monotonic()
+    vae = train_vae(args).cpu()
+    if args.start:
+        shutil.copytree(args.start, args.output, ignore=shutil.ignore_patterns("run"))
+        vae.save_pretrained(args.output / "vae")
+    else:
+        write_base(vae, args)
     print(f"wrote {args.output} after {(time.monotonic() - start) / 60:.1f} minutes")
 
 

@@ -59,6 +59,15 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
         help="pixels without depth: out of the loss, or taught as the far plane (sky)",
     )
     data.add_argument(
+        "--farthest", type=float, help="metres; what lies beyond counts as without depth"
+    )
+    data.add_argument(
+        "--variants",
+        nargs="+",
+        type=int,
+        help="crops under other light in place of each sample, for each of --data; default 1",
+    )
+    data.add_argument(
         "--cache", type=Path, help="folder of latents; default: latents beside OUTPUT"
     )
     data.add_argument("--workers", type=int, default=2, help="processes that read data")
@@ -132,6 +141,8 @@ def read_recipe(description: str | None, argv: Sequence[str] | None = None) -> a
         # The authors' mixture of Hypersim and Virtual KITTI.
         two = len(recipe.data) == 2
         recipe.weights = [0.9, 0.1] if two else [1 / len(recipe.data)] * len(recipe.data)
+    if recipe.variants is None:
+        recipe.variants = [1] * len(recipe.data)
     if recipe.cache is None:
         recipe.cache = recipe.output.parent / "latents"
     return recipe
@@ -196,10 +207,16 @@ def check(recipe: argparse.Namespace) -> None:
         raise MarigoldError(
             "--objective epsilon has no meaning at zero signal-to-noise ratio; add --no-zero-snr."
         )
-    if recipe.weights is not None and len(recipe.weights) != len(recipe.data):
-        raise MarigoldError(
-            f"--weights has {len(recipe.weights)} numbers for {len(recipe.data)} data sets."
-        )
+    for name in ("weights", "variants"):
+        given = getattr(recipe, name)
+        if given is not None and len(given) != len(recipe.data):
+            raise MarigoldError(
+                f"--{name} has {len(given)} numbers for {len(recipe.data)} data sets."
+            )
+    if recipe.variants is not None and min(recipe.variants) < 1:
+        raise MarigoldError("--variants is below 1.")
+    if recipe.farthest is not None and not recipe.farthest > 0:
+        raise MarigoldError("--farthest must be above 0 metres.")
 
 
 def fingerprint(recipe: argparse.Namespace) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,9 +70,8 @@ def markdown(evaluation: Evaluation, per_picture: bool = False) -> str:
         method = f"{result.checkpoint}, {result.method}" if several else result.method
         lines.append(_row([method.removeprefix(", "), *cells]))
     for row in PUBLISHED.get(evaluation.kind, ()):
-        delta1 = "" if row.delta1 is None else _number(row.delta1)
         rest = [""] * (len(Score._fields) - 2)
-        lines.append(_row([f"*{row.method}*", _number(row.abs_rel), delta1, *rest]))
+        lines.append(_row([f"*{row.method}*", _number(row.abs_rel), _number(row.delta1), *rest]))
     if evaluation.expected not in (None, evaluation.measured) and evaluation.kind in PUBLISHED:
         lines += ["", f"The published figures are of {evaluation.expected} pictures."]
     if per_picture and evaluation.results:
@@ -128,8 +128,10 @@ def write_plot(
 ) -> None:
     """A panel each for AbsRel, delta1 and boundary F1 over the values of a sweep.
 
-    A data set's results are lines of `per_line` points, one for each value, after another. Raises
-    MarigoldError where matplotlib is missing.
+    A data set's results are lines of `per_line` points, one for each value, after another.
+    Checkpoints that differ by a number at the end, such as gaussian-1 and gaussian-2, are one
+    recipe trained with several seeds: points above one another. Raises MarigoldError where
+    matplotlib is missing.
     """
     try:
         import matplotlib
@@ -139,7 +141,12 @@ def write_plot(
     import matplotlib.pyplot as plt
 
     numeric = all(value.isdecimal() for value in values)
+    labels = list(dict.fromkeys(re.sub(r"-\d+$", "", value) for value in values))
+    seeds = axis == "checkpoint" and len(labels) < len(values)
+    labels = labels if seeds else values
     places = [float(value) for value in values] if numeric else list(range(len(values)))
+    if seeds:
+        places = [labels.index(re.sub(r"-\d+$", "", value)) for value in values]
     figure, panels = plt.subplots(1, len(PLOTTED), figsize=(4.2 * len(PLOTTED), 3.6))
     for field, panel in zip(PLOTTED, panels, strict=True):
         for evaluation in evaluations:
@@ -153,14 +160,20 @@ def write_plot(
                 name = evaluation.title
                 if axis != "checkpoint" and len(swept) > per_line:
                     name = f"{name}, {line[0].checkpoint}"
-                panel.errorbar(places, means, bars, marker="o", capsize=3, label=name)
+                panel.errorbar(
+                    places, means, bars, marker="o", capsize=3, label=name,
+                    linestyle="-" if numeric and not seeds else "none",  # Names have no order.
+                )  # fmt: skip
         panel.set_title(
             f"{HEADINGS[field]} ({'more' if MORE_IS_BETTER[field] else 'less'} is better)"
         )
         panel.set_xlabel(axis)
         if numeric:
             panel.set_xscale("log", base=2)
-        panel.set_xticks(places, values, rotation=0 if numeric else 20)
+        panel.set_xticks(sorted(set(places)) if seeds else places, labels)
+        if not numeric:
+            panel.tick_params(axis="x", rotation=20)
+            panel.margins(x=0.15)
         panel.minorticks_off()
         panel.grid(alpha=0.3)
     panels[0].legend(fontsize="small")

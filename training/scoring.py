@@ -82,7 +82,10 @@ def started_processes() -> Processes:
     )
 
 
-def open_set(spec: str, split: str | None) -> tuple[SampleDataset, Rules]:
+def open_set(
+    spec: str, split: str | None, farthest: float | None = None
+) -> tuple[SampleDataset, Rules]:
+    """farthest: metres that count, of data without a published protocol; None: its own."""
     kind, _, where = spec.partition(":")
     if is_benchmark(spec):
         protocol = PROTOCOLS[kind]
@@ -94,8 +97,8 @@ def open_set(spec: str, split: str | None) -> tuple[SampleDataset, Rules]:
             protocol.count,
         )
         return open_benchmark(spec), rules
-    dataset = open_dataset(spec, split or SPLITS.get(kind, "all"))
-    farthest = {"hypersim": HYPERSIM_DEPTH, "vkitti": VKITTI_DEPTH}.get(kind)
+    dataset = open_dataset(spec, split or SPLITS.get(kind, "all"), farthest=farthest)
+    farthest = farthest or {"hypersim": HYPERSIM_DEPTH, "vkitti": VKITTI_DEPTH}.get(kind)
     title = "Procedural scenes" if kind == "procedural" else f"{kind} {Path(where).name}"
     return dataset, Rules(title, depth_range=None if farthest is None else (1e-5, farthest))
 

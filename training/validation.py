@@ -14,11 +14,11 @@ import torch
 from data.latent_cache import unusable
 from data.registry import open_dataset
 from data.sample import DataError, Sample
-from metrics import Score, fitted, mean_score, score
+from metrics import Score, mean_score, score
 from release import public_name
 
-from marigold_core import Marigold, normalize_depth
-from marigold_core.depth import colorize
+from marigold_core import Marigold
+from marigold_core.comparison import side_by_side
 
 SHOWN = 4  # pictures of each data set
 
@@ -48,7 +48,7 @@ def validation_samples(recipe: Any) -> dict[str, list[Sample]]:
         specs = [f"procedural:{recipe.val_samples}" if kind == "procedural" else recipe.data[0]]
     for spec in specs:
         try:
-            dataset = open_dataset(spec, "val", recipe.resolution)
+            dataset = open_dataset(spec, "val", recipe.resolution, farthest=recipe.farthest)
         except DataError:
             if recipe.val_data is not None:
                 raise
@@ -91,23 +91,7 @@ def validate(marigold: Marigold, samples: Mapping[str, Sequence[Sample]], seed: 
                 return Validation({}, {})
             scores.append(score(prediction, depth, valid))
             if number < SHOWN:
-                pictures[f"{data}/{number}"] = side_by_side(rgb, depth, valid, prediction)
+                pictures[f"{data}/{number}"] = side_by_side(rgb, prediction, depth, valid)
         mean = mean_score(scores)
         metrics[data] = {"AbsRel": mean.abs_rel, "delta1": mean.delta1, "RMSE": mean.rmse}
     return Validation(metrics, pictures)
-
-
-def side_by_side(
-    rgb: np.ndarray, depth: np.ndarray, valid: np.ndarray, prediction: np.ndarray
-) -> np.ndarray:
-    truth = normalize_depth(depth, mode="percentile", mask=valid)
-    guess = fitted(prediction, truth, valid).clip(0, 1).astype(np.float32)
-    error = (np.abs(guess - truth) * 4).clip(0, 1).astype(np.float32)
-    hidden = np.where(valid, truth, np.nan)
-    panels: list[Any] = [
-        np.rint(rgb * 255).astype(np.uint8),
-        colorize(hidden),
-        colorize(guess),
-        colorize(np.where(valid, error, 0), "gray"),
-    ]
-    return np.concatenate(panels, axis=1)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from metrics import (
     FITS,
     Score,
-    align_least_squares,
     boundary_f1,
     fitted,
     mean_score,
@@ -79,7 +78,7 @@ def test_invalid_pixels_count_for_nothing():
     prediction = np.array([[0.1, 0.2, 0.3, -7.0]])
     valid = np.array([[True, True, True, False]])
     assert score(prediction, truth, valid).abs_rel == pytest.approx(0, abs=1e-12)
-    assert align_least_squares(prediction, truth, valid)[0, :3] == pytest.approx([1, 2, 3])
+    assert fitted(prediction, truth, valid)[0, :3] == pytest.approx([1, 2, 3])
     prediction[0, 3] = np.nan
     assert score(prediction, truth, valid).abs_rel == pytest.approx(0, abs=1e-12)
 

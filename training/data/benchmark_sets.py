@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marigold_core.errors import MarigoldError
+from marigold_core.images import open_picture, read_image
 
-from .depth_arrays import picture_shape, read_picture, read_values
+from .depth_arrays import picture_shape, read_values
 from .kitti_crops import HEIGHT, WIDTH, benchmark_crop, evaluated_part
 from .sample import DataError, Sample, SampleDataset, as_sample, read_list
 
@@ -27,7 +28,7 @@ class Protocol:
     """How a set is evaluated.
 
     lists: names of the authors' lists. count: pictures with truth there. depth_range: metres;
-    truth outside it is invalid and predictions are clipped to it. unit_m: metres in a stored unit.
+    truth outside it is invalid and predictions are clipped to it. per_metre: stored units.
     processing_resolution: of the longer side, 0 is the picture's own. crop: rows and columns that
     count. kitti: the part of a cropped KITTI frame that counts. fit_columns: see `metrics.fitted`.
     masked: validity is the third file of a line, not the range.
@@ -37,7 +38,7 @@ class Protocol:
     lists: tuple[str, ...]
     count: int
     depth_range: tuple[float, float]
-    unit_m: float
+    per_metre: float
     processing_resolution: int
     crop: tuple[slice, slice] | None = None
     kitti: str | None = None
@@ -52,23 +53,23 @@ PROTOCOLS = {
         ("filename_list_test.txt",),
         654,
         (1e-3, 10.0),
-        0.001,
+        1000,
         0,
         crop=(slice(45, 471), slice(41, 601)),
     ),
-    "kitti": Protocol("KITTI", KITTI_LIST, 652, (1e-5, 80.0), 1 / 256, 0, kitti="eigen"),
+    "kitti": Protocol("KITTI", KITTI_LIST, 652, (1e-5, 80.0), 256, 0, kitti="eigen"),
     "kitti-garg": Protocol(
-        "KITTI (Garg crop)", KITTI_LIST, 652, (1e-5, 80.0), 1 / 256, 0, kitti="garg"
+        "KITTI (Garg crop)", KITTI_LIST, 652, (1e-5, 80.0), 256, 0, kitti="garg"
     ),
     # The authors mean to fit at 1024 pixels, but only the width shrinks (spec, section 5).
     "eth3d": Protocol(
-        "ETH3D", ("eth3d_filename_list.txt",), 454, (1e-5, np.inf), 1.0, 756, fit_columns=1024
+        "ETH3D", ("eth3d_filename_list.txt",), 454, (1e-5, np.inf), 1, 756, fit_columns=1024
     ),
     "scannet": Protocol(
-        "ScanNet", ("scannet_val_sampled_list_800_1.txt",), 800, (1e-3, 10.0), 0.001, 0
+        "ScanNet", ("scannet_val_sampled_list_800_1.txt",), 800, (1e-3, 10.0), 1000, 0
     ),
     "diode": Protocol(
-        "DIODE", ("diode_val_all_filename_list.txt",), 771, (0.6, 350.0), 1.0, 640, masked=True
+        "DIODE", ("diode_val_all_filename_list.txt",), 771, (0.6, 350.0), 1, 640, masked=True
     ),
 }
 
@@ -98,7 +99,7 @@ class BenchmarkSet(SampleDataset):
     def __getitem__(self, index: int) -> Sample:
         row, protocol = self.rows[index], self.protocol
         picture, depth = self.root / row[0], self.root / row[1]
-        image = read_picture(picture)
+        image = self._picture(picture)
         metres = self._depth(depth)
         low, high = protocol.depth_range
         with np.errstate(invalid="ignore"):
@@ -121,15 +122,24 @@ class BenchmarkSet(SampleDataset):
     def shape(self, index: int) -> tuple[int, int]:
         if self.protocol.kitti:
             return HEIGHT, WIDTH
+        if self.protocol.name == "ETH3D":
+            return ETH3D_SIZE
         return picture_shape(self.root / self.rows[index][0])
 
     def name(self, index: int) -> str:
         return self.rows[index][0]
 
+    def _picture(self, file: Path) -> NDArray[np.float32]:
+        """(H, W, 3) as stored, which the depth beside it is aligned to: the authors' loader knows
+        nothing of EXIF rotation, which a camera may have written (ETH3D)."""
+        try:
+            return read_image(np.asarray(open_picture(file)))
+        except MarigoldError as error:
+            raise DataError(file, str(error)) from error
+
     def _depth(self, file: Path) -> NDArray[np.float32]:
         if self.protocol.name != "ETH3D":
-            stored = read_values(file)
-            return stored.astype(np.float32) * np.float32(self.protocol.unit_m)
+            return (read_values(file) / self.protocol.per_metre).astype(np.float32)
         # Raw float32, row by row, under a picture's suffix (eth3d.net, documentation).
         try:
             values = np.fromfile(file, "<f4")

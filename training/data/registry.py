@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from marigold_core.errors import MarigoldError
 
+from .augment import Variants, Within
 from .folder import Folder
 from .hypersim import Hypersim
 from .sample import SampleDataset
@@ -22,7 +23,12 @@ KINDS: dict[str, Callable[..., SampleDataset]] = {
 
 
 def open_dataset(
-    spec: str, split: str = "train", resolution: int | tuple[int, int] | None = None
+    spec: str,
+    split: str = "train",
+    resolution: int | tuple[int, int] | None = None,
+    *,
+    farthest: float | None = None,
+    variants: int = 1,
 ) -> SampleDataset:
     """The data set of `spec`.
 
@@ -32,6 +38,8 @@ def open_dataset(
     resolution: pixels of the longer side (sides become multiples of 8), (H, W), or None: the
         recipe's own size: 480 x 640 for Hypersim, the 352 x 1216 crop of Virtual KITTI, as stored
         for a folder.
+    farthest: metres; what lies beyond counts as invalid, like the sky. None: all that is stored.
+    variants: samples in place of each, see `augment.Variants`.
 
     Raises MarigoldError for a wrong spec or split, and DataError where the files are not there.
     """
@@ -41,4 +49,8 @@ def open_dataset(
         raise MarigoldError(f"There is no data set {spec!r}; write one of {known}.")
     if split not in SPLITS:
         raise MarigoldError(f"There is no split {split!r}; choose from {', '.join(SPLITS)}.")
-    return KINDS[kind](where, split=split, resolution=resolution)
+    stored = resolution if variants == 1 else None
+    dataset = KINDS[kind](where, split=split, resolution=stored)
+    if farthest is not None:
+        dataset = Within(dataset, farthest)
+    return dataset if variants == 1 else Variants(dataset, variants, resolution)

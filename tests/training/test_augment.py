@@ -1,0 +1,93 @@
+"""A farthest depth that counts, and variants of each picture."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from data.augment import Variants, Within, blurred, photographed
+from data.registry import open_dataset
+from data_builders import rendered_folder
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from recipe import read_recipe
+
+from marigold_core.errors import MarigoldError
+
+
+def test_what_lies_beyond_the_farthest_metre_is_like_the_sky(tmp_path):
+    spec = f"folder:{rendered_folder(tmp_path, 3)}"
+    whole = open_dataset(spec, "all")[0]
+    middle = float(whole.depth[whole.valid].median())
+    near = open_dataset(spec, "all", farthest=middle)[0]
+    assert torch.equal(near.valid, whole.valid & (whole.depth <= middle))
+    assert near.depth.max() <= middle
+    assert not near.depth[~near.valid].any()
+    assert torch.equal(near.image, whole.image)
+
+
+def test_the_first_variant_is_the_sample_and_the_others_are_crops_of_it(tmp_path):
+    spec = f"folder:{rendered_folder(tmp_path, 2)}"
+    plain = open_dataset(spec, "all", 32)
+    dataset = open_dataset(spec, "all", 32, variants=3)
+    assert isinstance(dataset, Variants) and len(dataset) == 3 * len(plain)
+    for number in range(len(plain)):
+        first, *others = (dataset[3 * number + j] for j in range(3))
+        assert torch.equal(first.image, plain[number].image)
+        assert torch.equal(first.depth, plain[number].depth)
+        assert first.name == plain[number].name
+        stored = set(open_dataset(spec, "all")[number].depth.unique().tolist())
+        for j, other in enumerate(others, start=1):
+            assert other.depth.shape == first.depth.shape == dataset.shape(3 * number + j)
+            # A crop shows depths of the scene, and of no other; the picture has changed.
+            assert set(other.depth.unique().tolist()) <= stored
+            assert not torch.equal(other.image, first.image)
+            assert other.name == dataset.name(3 * number + j) != first.name
+
+
+def test_a_variant_is_the_same_every_time(tmp_path):
+    spec = f"folder:{rendered_folder(tmp_path, 2)}"
+    once, again = (open_dataset(spec, "all", 32, variants=4)[6] for _ in range(2))
+    assert torch.equal(once.image, again.image)
+    assert torch.equal(once.depth, again.depth)
+
+
+def test_views_stack(tmp_path):
+    spec = f"folder:{rendered_folder(tmp_path, 2)}"
+    dataset = open_dataset(spec, "all", 32, farthest=2.0, variants=2)
+    assert isinstance(dataset, Variants) and isinstance(dataset.dataset, Within)
+    assert max(float(dataset[i].depth.max()) for i in range(len(dataset))) <= 2.0
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0, 1))
+def test_another_camera_keeps_pictures_in_range(seed, level):
+    picture = torch.rand(3, 9, 13, generator=torch.Generator().manual_seed(seed)) * level
+    changed = photographed(picture, np.random.default_rng(seed))
+    assert changed.shape == picture.shape and changed.dtype == torch.float32
+    assert 0 <= changed.min() and changed.max() <= 1
+
+
+def test_blur_keeps_a_flat_picture_and_spreads_a_point():
+    flat = torch.full((3, 12, 12), 0.25)
+    assert torch.allclose(blurred(flat, 1.0), flat)
+    point = torch.zeros(3, 13, 13)
+    point[:, 6, 6] = 1
+    spread = blurred(point, 1.0)
+    assert torch.allclose(spread.sum((1, 2)), torch.ones(3), atol=1e-4)
+    assert spread[0, 6, 6] < 0.2
+    assert torch.allclose(spread[0], spread[0].T, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--variants", "2", "3"], "--variants has 2 numbers for 1 data sets"),
+        (["--variants", "0"], "--variants is below 1"),
+        (["--farthest", "0"], "--farthest must be above 0"),
+    ],
+)
+def test_flags_that_make_no_sense_are_named(flags, words):
+
+    with pytest.raises(MarigoldError, match=words):
+        read_recipe("", ["--base", "b", "--output", "o", *flags])

@@ -1,0 +1,121 @@
+"""Views of a data set: a farthest depth that counts, and variants of each picture.
+
+Both are data sets themselves, so that whatever reads one reads these.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .sample import HOLE, Sample, SampleDataset, resize_sample, resized_shape
+
+# A crop keeps at least this share of each side: as a longer lens would.
+SMALLEST_CROP = 0.55
+LUMA = torch.tensor([0.299, 0.587, 0.114]).reshape(3, 1, 1)
+
+
+class Within(SampleDataset):
+    """The same samples with what lies beyond `farthest` metres invalid, as the sky is.
+
+    As the published protocols do (80 m on KITTI and Virtual KITTI): a few far pixels would
+    otherwise decide the least-squares fit, and with it the error of everything near.
+    """
+
+    def __init__(self, dataset: SampleDataset, farthest: float) -> None:
+        self.dataset, self.farthest = dataset, farthest
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.dataset[index]
+        valid = sample.valid & (sample.depth <= self.farthest)
+        return sample._replace(depth=torch.where(valid, sample.depth, HOLE), valid=valid)
+
+    def shape(self, index: int) -> tuple[int, int]:
+        return self.dataset.shape(index)
+
+    def name(self, index: int) -> str:
+        return self.dataset.name(index)
+
+
+class Variants(SampleDataset):
+    """`count` samples in place of each: itself, then crops of it under other light and lens.
+
+    dataset: samples as they are stored; resolution: as `open_dataset` has it. A crop has the
+    proportions of the whole, so that depth stays planar depth of a picture with a longer lens;
+    its centre moves, which the affine-invariant target does not mind. Variant j of sample i is a
+    function of i and j alone.
+    """
+
+    def __init__(
+        self, dataset: SampleDataset, count: int, resolution: int | tuple[int, int] | None
+    ) -> None:
+        self.dataset, self.count, self.resolution = dataset, count, resolution
+
+    def __len__(self) -> int:
+        return len(self.dataset) * self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        number, variant = divmod(index, self.count)
+        sample = self.dataset[number]
+        size = self.shape(index)
+        if variant == 0:
+            return resize_sample(sample, size)
+        random = np.random.default_rng((number, variant))
+        sample = resize_sample(cropped(sample, random), size)
+        return sample._replace(image=photographed(sample.image, random), name=self.name(index))
+
+    def shape(self, index: int) -> tuple[int, int]:
+        return resized_shape(*self.dataset.shape(index // self.count), self.resolution)
+
+    def name(self, index: int) -> str:
+        number, variant = divmod(index, self.count)
+        name = self.dataset.name(number)
+        return f"{name} variant {variant}" if variant else name
+
+
+def cropped(sample: Sample, random: np.random.Generator) -> Sample:
+    height, width = sample.depth.shape
+    share = random.uniform(SMALLEST_CROP, 1)
+    h, w = max(8, round(height * share)), max(8, round(width * share))
+    top, left = random.integers(height - h + 1), random.integers(width - w + 1)
+    window = (..., slice(top, top + h), slice(left, left + w))
+    image, depth, valid = (part[window] for part in sample[:3])
+    return sample._replace(image=image, depth=depth, valid=valid)
+
+
+def photographed(image: Tensor, random: np.random.Generator) -> Tensor:
+    """(3, H, W) in [0, 1] as another camera might show it: exposure, contrast, white balance,
+    saturation, focus and grain."""
+
+    def often(chance: float) -> bool:
+        return bool(random.random() < chance)
+
+    picture = image.clamp(0, 1) ** float(np.exp(random.uniform(-0.5, 0.5)))
+    balance = torch.from_numpy(np.exp(random.normal(0, 0.12, (3, 1, 1)))).float()
+    picture = picture * balance * float(np.exp(random.normal(0, 0.2)))
+    middle = picture.mean()
+    picture = (picture - middle) * float(random.uniform(0.6, 1.3)) + middle
+    grey = (picture * LUMA).sum(0, keepdim=True)
+    colour = 0.0 if often(0.1) else float(random.uniform(0.3, 1.3))
+    picture = grey + (picture - grey) * colour
+    if often(0.3):
+        picture = blurred(picture, float(random.uniform(0.4, 1.2)))
+    if often(0.5):
+        grain = random.normal(0, random.uniform(0.005, 0.04), picture.shape)
+        picture = picture + torch.from_numpy(grain).float()
+    return picture.clamp(0, 1)
+
+
+def blurred(picture: Tensor, sigma: float) -> Tensor:
+    radius = max(1, round(3 * sigma))
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
+    kernel = torch.exp(-((offsets / sigma) ** 2) / 2)
+    kernel = (kernel / kernel.sum()).repeat(3, 1)
+    padded = F.pad(picture[None], (radius,) * 4, mode="replicate")
+    rows = F.conv2d(padded, kernel[:, None, None, :], groups=3)
+    return F.conv2d(rows, kernel[:, None, :, None], groups=3)[0]
