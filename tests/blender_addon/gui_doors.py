@@ -145,8 +145,7 @@ def drop_menu(name: str):
     yield 1.0
     yield from shot(name)
     if not activity().running:
-        yield from key(main_window(), "UP_ARROW", view_middle())
-        yield from key(main_window(), "RET", view_middle())
+        yield from key(main_window(), "D", view_middle())  # the letter underlined in the menu
     running = yield from wait(lambda: activity().running, 3, 0.01)
     yield from run_ends()
     names = [obj.name for obj in bpy.data.objects]
@@ -167,7 +166,7 @@ def dropped():
     params.display_type = "LIST_VERTICAL"
     yield 1.5
     region = region_of(area, "WINDOW")
-    start = region.x + 60, region.y + region.height - 38
+    start = region.x + 20, region.y + region.height - 38
     x, y = view_middle()
     yield from move(window, *start)
     yield from shot("drop_begins")
