@@ -9,7 +9,6 @@ from pathlib import Path
 import bpy
 from gui_hands import (
     OUT,
-    STEP,
     activity,
     area_of,
     ask_for,
@@ -140,52 +139,26 @@ def image_editor_menu():
     area.type = "PROPERTIES"
 
 
-def drop_menu(name: str):
-    """From 5.0 on Blender has a use for dropped pictures too, and asks which one is meant."""
+def dropped():
+    """The operator that every drop ends in, called by hand: simulated events only select a file in
+    the file browser, Blender begins no drag with them."""
+    area = area_of(main_window(), "VIEW_3D")
+    yield from move(main_window(), *view_middle())
+    with bpy.context.temp_override(
+        window=main_window(), area=area, region=region_of(area, "WINDOW")
+    ):
+        bpy.ops.wm.drop_import_file(
+            "INVOKE_DEFAULT", directory=str(PICTURES), files=[{"name": NAME}]
+        )
     yield 1.0
-    yield from shot(name)
-    if not activity().running:
+    yield from shot("drop")
+    if not activity().running:  # from 5.0 on Blender can use pictures too, and asks who may
         yield from key(main_window(), "D", view_middle())  # the letter underlined in the menu
     running = yield from wait(lambda: activity().running, 3, 0.01)
     yield from run_ends()
     names = [obj.name for obj in bpy.data.objects]
-    check(name, running and len(depth_meshes()) == 1, names)
-    yield from take_back(name)
-
-
-def dropped():
-    """From a file browser into the viewport. What another program drops ends in the same operator,
-    `wm.drop_import_file`."""
-    window = main_window()
-    area = area_of(window, "PROPERTIES")
-    area.type = "FILE_BROWSER"
-    yield 1.0
-    area.spaces.active.show_region_toolbar = False
-    params = area.spaces.active.params
-    params.directory = os.fsencode(PICTURES)
-    params.display_type = "LIST_VERTICAL"
-    yield 1.5
-    region = region_of(area, "WINDOW")
-    start = region.x + 20, region.y + region.height - 38
-    x, y = view_middle()
-    yield from move(window, *start)
-    yield from shot("drop_begins")
-    window.event_simulate(type="LEFTMOUSE", value="PRESS", x=int(start[0]), y=int(start[1]))
-    yield STEP
-    for k in range(1, 16):
-        at = [a + (b - a) * k / 15 for a, b in zip(start, (x, y), strict=True)]
-        yield from move(window, *at)
-    yield from shot("drop_over_the_viewport")
-    window.event_simulate(type="LEFTMOUSE", value="RELEASE", x=int(x), y=int(y))
-    yield from drop_menu("drop_by_mouse")
-    area.type = "PROPERTIES"
-
-    area = area_of(window, "VIEW_3D")
-    with bpy.context.temp_override(window=window, area=area, region=region_of(area, "WINDOW")):
-        bpy.ops.wm.drop_import_file(
-            "INVOKE_DEFAULT", directory=str(PICTURES), files=[{"name": NAME}]
-        )
-    yield from drop_menu("drop_operator")
+    check("drop_result", running and len(depth_meshes()) == 1, names)
+    yield from take_back("drop")
 
 
 def folder_button():
@@ -227,11 +200,11 @@ def asset():
     yield 1.0
     with bpy.context.temp_override(window=main_window(), area=area):
         bpy.ops.marigold.show(view="Unlit")
-    yield 60.0
+    yield 20.0
     yield from shot("unlit")
     with bpy.context.temp_override(window=main_window(), area=area):
         bpy.ops.marigold.show(view="Picture")
-    yield 30.0
+    yield 10.0
     yield from shot("lit")
 
 

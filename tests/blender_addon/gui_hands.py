@@ -25,7 +25,6 @@ ENGINE_PYTHON = WHEELS = ""  # test_gui.py sets them: the tool passes no environ
 ADDON = "bl_ext.user_default.marigold_kit"
 OUT = Path(sys.argv[sys.argv.index("--") + 1])
 STEP = 0.06  # seconds: a redraw of the window in between
-errors = itertools.count(1)
 seen: dict[str, object] = {"blender": bpy.app.version_string}
 
 
@@ -158,17 +157,20 @@ def under_pointer(window, area, region) -> str:
         return bpy.context.window_manager.clipboard
 
 
-def buttons(window, area, region, columns=(0.25, 0.5, 0.75), step: int = 7):
-    """{what it is: (x, y)} of every button in a region, by going over it. A generator."""
+def buttons(window, area, region, columns=(0.25, 0.5, 0.75), step: int = 7, until: str = ""):
+    """{what it is: (x, y)} of every button in a region, by going over it, or of those down to the
+    one with `until` in its name. A generator."""
     found: dict[str, list] = {}
-    for column in columns:
+    heights = range(region.y + region.height - 4, region.y + 4, -step)
+    for column, y in itertools.product(columns, heights):
         x = region.x + region.width * column
-        for y in range(region.y + region.height - 4, region.y + 4, -step):
-            window.event_simulate(type="MOUSEMOVE", value="NOTHING", x=int(x), y=y)
-            yield 0.012
-            name = under_pointer(window, area, region)
-            if name:
-                found.setdefault(name, []).append((x, y))
+        window.event_simulate(type="MOUSEMOVE", value="NOTHING", x=int(x), y=y)
+        yield 0.012
+        name = under_pointer(window, area, region)
+        if name:
+            found.setdefault(name, []).append((x, y))
+        if until and until not in name and any(until in known for known in found):
+            break  # just left
     # The middle of the run in the last column that met it: no edge, no icon.
     places = {}
     for name, spots in found.items():
@@ -222,7 +224,7 @@ def open_tab():
 
 def press(button: str, **scan):
     """A button of the sidebar."""
-    places = yield from sidebar_buttons(**scan)
+    places = yield from sidebar_buttons(until=button, **scan)
     yield from click(main_window(), *place(places, button))
 
 
