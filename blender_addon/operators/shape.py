@@ -10,7 +10,7 @@ import numpy as np
 
 from ..depth_object import SIZE, frame_scene
 from ..matched_camera import camera_of, matched_camera
-from ..picture_material import DEPTH_VIEW, PICTURE_VIEW, UNCERTAINTY_VIEW, UNLIT_VIEW, show, views
+from ..picture_material import DEPTH_VIEW, LIT_VIEW, UNCERTAINTY_VIEW, UNLIT_VIEW, show, views
 from ..refusal import refuse
 from ..shape_inputs import shape_modifier
 
@@ -39,8 +39,8 @@ class MARIGOLD_OT_show(bpy.types.Operator):
     view: bpy.props.EnumProperty(
         name="View",
         items=[
-            (PICTURE_VIEW, "Picture", "The picture, lit by the scene"),
             (UNLIT_VIEW, "Unlit", "The picture as it was taken, without the scene's light"),
+            (LIT_VIEW, "Lit", "The picture, lit by the scene"),
             (DEPTH_VIEW, "Depth", "Depth as it was estimated; red is near"),
             (UNCERTAINTY_VIEW, "Uncertainty", "Where the members of the ensemble disagree"),
         ],

@@ -198,12 +198,10 @@ def asset():
     area.ui_type = "VIEW_3D"
     area.spaces.active.shading.type = "MATERIAL"
     yield 1.0
-    with bpy.context.temp_override(window=main_window(), area=area):
-        bpy.ops.marigold.show(view="Unlit")
-    yield 20.0
+    yield 30.0  # the viewport's shaders are compiled, in software
     yield from shot("unlit")
     with bpy.context.temp_override(window=main_window(), area=area):
-        bpy.ops.marigold.show(view="Picture")
+        bpy.ops.marigold.show(view="Lit")
     yield 10.0
     yield from shot("lit")
 
