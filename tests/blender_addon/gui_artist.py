@@ -44,7 +44,7 @@ def test_the_python():
     area = area_of(page, "PREFERENCES")
     region = region_of(area, "WINDOW")
     yield from shot("02_preferences")
-    places = yield from buttons(page, area, region, until="marigold.test_python")
+    places = yield from buttons(page, area, region, columns=(0.6,), until="marigold.test_python")
     yield from fill_in(page, place(places, "python"), gui_hands.ENGINE_PYTHON)
     check("python_typed", part("engine_session").preferences().python == gui_hands.ENGINE_PYTHON)
     setup = part("operators.environment").setup
