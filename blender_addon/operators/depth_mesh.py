@@ -258,7 +258,7 @@ def finish(
     if look:
         frame_scene(context.scene, camera_of(obj), tuple(obj[SIZE]))
         if options.camera and at_rest:
-            look_through_camera(context)
+            look_through_camera(context, obj)
     return obj
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import bpy
 import numpy as np
+from mathutils import Vector
 
 from ..depth_object import SIZE, frame_scene
 from ..matched_camera import camera_of, matched_camera
@@ -78,7 +79,7 @@ class MARIGOLD_OT_camera(bpy.types.Operator):
         camera = camera_of(obj) or matched_camera(obj, obj.users_collection[0])
         height, width = obj[SIZE]
         frame_scene(context.scene, camera, (height, width))
-        look_through_camera(context)
+        look_through_camera(context, obj)
         return {"FINISHED"}
 
 
@@ -144,12 +145,16 @@ class MARIGOLD_OT_mark_asset(bpy.types.Operator):
         return {"FINISHED"}
 
 
-def look_through_camera(context: bpy.types.Context) -> None:
-    """Turn the 3D viewport to the scene's camera, and to a shading that shows the picture."""
+def look_through_camera(context: bpy.types.Context, obj: bpy.types.Object) -> None:
+    """Turn the 3D viewport to the scene's camera, and to a shading that shows the picture; an orbit
+    from there goes around the mesh."""
     for area in context.screen.areas if context.screen else ():
         if area.type != "VIEW_3D":
             continue
         space = area.spaces.active
+        seen = obj.evaluated_get(context.evaluated_depsgraph_get())
+        middle = sum((Vector(corner) for corner in seen.bound_box), Vector()) / 8
+        space.region_3d.view_location = seen.matrix_world @ middle
         space.region_3d.view_perspective = "CAMERA"
         if space.shading.type == "SOLID":
             space.shading.type = "MATERIAL"
