@@ -60,9 +60,9 @@ def test_the_python():
 
 def press_escape():
     window, activity = main_window(), part("engine_session").activity
-    places = yield from sidebar_buttons(until="marigold.picture")
+    places = yield from sidebar_buttons(until="picture")
     picture = str(example())
-    yield from fill_in(window, place(places, "marigold.picture"), picture)
+    yield from fill_in(window, place(places, "picture"), picture)
     check("picture_chosen", bpy.context.scene.marigold.picture == picture)
     yield from press("marigold.depth_mesh(")
     yield from wait(lambda: activity.job is not None and activity.job.stage == "load", 120)
