@@ -110,7 +110,7 @@ def bake_keeps_the_shape(folder: Path, python: str) -> None:
 @scenario
 def depth_files_of_every_kind(folder: Path, python: str) -> None:
     depth = np.load(folder / "plain.npy")
-    for name in ("plain.png", "plain.exr", "plain.tif", "plain.npy"):
+    for name in ("plain.png", "plain.exr", "z_alone.exr", "plain.tif", "plain.npy"):
         read = part("depth_file").read_depth_file(str(folder / name))
         assert abs(read.depth - depth).max() < 1e-5, name
     metres = part("depth_file").read_depth_file(str(folder / "metres.npy"))
@@ -133,7 +133,7 @@ def mistakes_are_one_sentence(folder: Path, python: str) -> None:
         dict(filepath=picture, depth_filepath=str(folder / "broken.npy")),
         dict(filepath=picture, depth_filepath=str(folder / "objects.npy")),
         dict(filepath=picture, depth_filepath=str(folder / "tall.npy")),
-        dict(filepath=picture, depth_filepath=str(folder / "z_alone.exr")),
+        dict(filepath=picture, depth_filepath=str(folder / "no_depth.exr")),
         dict(filepath=picture, depth_filepath=str(folder / "depth.npy"), near=5.0, far=1.0),
         dict(filepath=picture),  # no Python chosen yet
         dict(),
