@@ -152,7 +152,7 @@ def dropped():
         )
     yield 1.0
     yield from shot("drop")
-    if not activity().running:  # from 5.0 on Blender can use pictures too, and asks who may
+    if not activity().running:  # Blender can use pictures too, and asks who may
         yield from key(main_window(), "D", view_middle())  # the letter underlined in the menu
     running = yield from wait(lambda: activity().running, 3, 0.01)
     yield from run_ends()
