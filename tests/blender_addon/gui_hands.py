@@ -162,8 +162,9 @@ def buttons(window, area, region, columns=(0.25, 0.5, 0.75), step: int = 7, unti
     one with `until` in its name. A generator."""
     found: dict[str, list] = {}
     heights = range(region.y + region.height - 4, region.y + 4, -step)
-    yield from move(window, region.x + 2, region.y + 2)
-    yield 0.3  # a busy Blender still takes the button of before for the one below the pointer
+    # Of a file that was just read the first move in a region still meets the button of before.
+    yield from move(window, region.x + region.width * columns[0], heights[0])
+    yield 0.3
     for column, y in itertools.product(columns, heights):
         x = region.x + region.width * column
         window.event_simulate(type="MOUSEMOVE", value="NOTHING", x=int(x), y=y)
