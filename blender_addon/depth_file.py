@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .calibration import placed
 from .engine_parts import MarigoldError
-from .exr_file import exr_channels
+from .exr_file import ExrProblem, exr_channels, exr_depth_channel, read_exr_channel
 
 SUFFIXES = (".exr", ".png", ".tif", ".tiff", ".npy")
 
@@ -28,7 +28,7 @@ class DepthFile:
 
 
 def read_depth_file(path: str, *, invert: bool = False) -> DepthFile:
-    """An EXR, 16-bit or 8-bit PNG, TIFF or NPY file.
+    """An EXR (a renderer's Z before a picture's Y or R), 16-bit or 8-bit PNG, TIFF or NPY file.
 
     Values in [0, 1] are depth, 0 = near, or disparity's way round with `invert`. Values above 1
     are taken as distances and brought to [0, 1]; not finite and not above 0 is a hole then.
@@ -63,12 +63,27 @@ def _read_npy(file: Path) -> NDArray[np.float32]:
     return values.astype(np.float32)
 
 
-def _read_image(file: Path) -> NDArray[np.float32]:
-    if file.suffix.lower() == ".exr" and not exr_channels(file) & {"Y", "R"}:
+def _read_z(file: Path, channel: str) -> NDArray[np.float32]:
+    try:
+        return read_exr_channel(file, channel)
+    except ExrProblem as error:
         raise MarigoldError(
-            f"{file.name} has no channel Y or R, the two that Blender reads as a picture; save the"
-            " depth there (in the compositor: a File Output node with the plain OpenEXR format)."
-        )
+            f"{file.name}: its depth channel {channel} {error}; save it as a scan-line OpenEXR"
+            " file with ZIP compression."
+        ) from error
+
+
+def _read_image(file: Path) -> NDArray[np.float32]:
+    if file.suffix.lower() == ".exr":
+        names = exr_channels(file)
+        channel = exr_depth_channel(names)
+        if channel is not None:
+            return _read_z(file, channel)
+        if not {"Y", "R"} & set(names):
+            raise MarigoldError(
+                f"{file.name} has no depth channel (Z, or a layer's Depth.Z) and no channel Y or R,"
+                " which Blender reads as a picture; save the depth in one of them."
+            )
     try:
         image = bpy.data.images.load(str(file), check_existing=False)
     except RuntimeError as error:

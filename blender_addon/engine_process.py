@@ -272,10 +272,13 @@ class EngineProcess:
 def _death(status: int, was_ready: bool, log: deque[str]) -> str:
     """One sentence for a worker that ended by itself."""
     last = log[-1].strip() if log else ""
+    killed = status == -getattr(signal, "SIGKILL", 9)
     if not was_ready:
         reason = last or f"exit status {status}"
+        if killed:
+            return "The engine was killed as it started, often because memory ran out; run again."
         return f"The engine did not start: {reason.rstrip('.')}; test this Python."
-    if status == -getattr(signal, "SIGKILL", 9):
+    if killed:
         return (
             "The engine was killed, often because memory ran out; lower the resolution or the "
             "ensemble size and run again."

@@ -21,7 +21,7 @@ STAGES = {
     "": "Waiting",
     "start": "Starting the engine",
     "load": "Loading the checkpoint",
-    "read": "Reading the picture",
+    "encode": "Reading the picture",
     "denoise": "Estimating depth",
     "decode": "Decoding",
     "merge": "Merging the ensemble",

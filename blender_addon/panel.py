@@ -15,7 +15,7 @@ from .operators.dataset import NAMES, copy_dataset_settings, rendering
 from .operators.depth_mesh import draw_settings
 from .operators.points import UNPICKED
 from .picture_material import shown, views
-from .run_settings import RUN_NAMES, copy_settings
+from .run_settings import RUN_NAMES
 from .shape_inputs import holder, shape_modifier
 
 iface = bpy.app.translations.pgettext_iface
@@ -52,7 +52,6 @@ class MARIGOLD_PT_picture(MarigoldPanel, bpy.types.Panel):
         row = layout.row()
         row.scale_y = 1.6
         button = row.operator("marigold.depth_mesh", icon="OUTLINER_OB_LIGHTPROBE")
-        copy_settings(settings, button)
         button.filepath = settings.picture
         button.depth_filepath = settings.depth_file
         row = layout.row(align=True)
@@ -60,8 +59,7 @@ class MARIGOLD_PT_picture(MarigoldPanel, bpy.types.Panel):
             ("marigold.batch", "Folder..."),
             ("marigold.sequence", "Sequence..."),
         ):
-            button = row.operator(operator, text=text)
-            copy_settings(settings, button)
+            row.operator(operator, text=text)
         if activity.error:
             _draw_sentence(layout.box(), activity.error, context)
 
@@ -163,7 +161,7 @@ class MARIGOLD_PT_dataset(MarigoldPanel, bpy.types.Panel):
         if rendering.failed:
             _draw_sentence(layout.box(), rendering.words, context)
         elif rendering.words:
-            for line in textwrap.wrap(rendering.words, max(int(context.region.width / 8), 20)):
+            for line in _wrapped(rendering.words, context):
                 layout.label(text=line)
 
 
@@ -178,9 +176,14 @@ def _draw_engine(layout: bpy.types.UILayout) -> None:
         layout.label(text=chosen.checkpoint or "nano", icon="NODETREE")
 
 
+def _wrapped(sentence: str, context: bpy.types.Context) -> list[str]:
+    """Into the panel's width: 80 pixels are tabs, margins and icon, a letter takes 6.4."""
+    pixels = context.region.width / context.preferences.system.ui_scale
+    return textwrap.wrap(sentence, max(int((pixels - 80) / 6.4), 20))
+
+
 def _draw_sentence(layout: Any, sentence: str, context: bpy.types.Context) -> None:
-    width = max(int(context.region.width / 8), 20)
-    for k, line in enumerate(textwrap.wrap(sentence, width)):
+    for k, line in enumerate(_wrapped(sentence, context)):
         layout.label(text=line, icon="ERROR" if k == 0 else "NONE")
 
 

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The material of a depth mesh, with an output for each way to look at it: the picture as
-a surface in the scene's light or as it was taken, the depth, the uncertainty.
+"""The material of a depth mesh, with an output for each way to look at it: the picture as it was
+taken or as a surface in the scene's light, the depth, the uncertainty.
+
+Unlit comes first: the picture has its light in it already, and a second one shows each unevenness
+of the depth as a stain.
 
 Which one is seen is Blender's own choice of the active output, so the switch works in a file
 without the add-on as well; and the picture stays wired plainly into a Principled BSDF, which is
-what the glTF, USD and FBX exporters look for.
+what the USD and FBX exporters look for, and the glTF one in the lit view.
 """
 
 from __future__ import annotations
@@ -15,8 +18,8 @@ import numpy as np
 from .engine_parts import colorize
 from .grid_mesh import DEPTH, UNCERTAINTY, UV_MAP
 
-PICTURE_VIEW, UNLIT_VIEW, DEPTH_VIEW, UNCERTAINTY_VIEW = "Picture", "Unlit", "Depth", "Uncertainty"
-VIEWS = (PICTURE_VIEW, UNLIT_VIEW, DEPTH_VIEW, UNCERTAINTY_VIEW)
+UNLIT_VIEW, LIT_VIEW, DEPTH_VIEW, UNCERTAINTY_VIEW = "Unlit", "Lit", "Depth", "Uncertainty"
+VIEWS = (UNLIT_VIEW, LIT_VIEW, DEPTH_VIEW, UNCERTAINTY_VIEW)
 
 
 def picture_material(
@@ -44,17 +47,14 @@ def picture_material(
         uv_map.location = (-400, 0)
         links.new(uv_map.outputs[0], texture.inputs[0])
         links.new(texture.outputs["Color"], surface.inputs["Base Color"])
-        unlit = nodes.new("ShaderNodeEmission")
-        unlit.location = (200, 250)
-        links.new(texture.outputs["Color"], unlit.inputs["Color"])
-        _output(material, UNLIT_VIEW, unlit.outputs[0], 250)
+        _output(material, UNLIT_VIEW, _unlit(material, texture, surface), 300)
         nodes.active = texture  # what the viewport's Texture colour shows
-    _output(material, PICTURE_VIEW, surface.outputs[0], 0)
+    _output(material, LIT_VIEW, surface.outputs[0], 0)
 
     _view(material, DEPTH_VIEW, DEPTH, "Spectral", None, -350)
     if uncertainty_scale is not None:
         _view(material, UNCERTAINTY_VIEW, UNCERTAINTY, "magma", uncertainty_scale, -700)
-    show(material, PICTURE_VIEW)
+    show(material, views(material)[0])
     return material
 
 
@@ -69,12 +69,32 @@ def shown(material: bpy.types.Material) -> str:
     for view in views(material):
         if material.node_tree.nodes[view].is_active_output:
             return view
-    return PICTURE_VIEW
+    return LIT_VIEW
 
 
 def show(material: bpy.types.Material, view: str) -> None:
     for name in views(material):
         material.node_tree.nodes[name].is_active_output = name == view
+
+
+def _unlit(
+    material: bpy.types.Material, texture: bpy.types.ShaderNode, surface: bpy.types.ShaderNode
+) -> bpy.types.NodeSocket:
+    """The picture as it was taken to the camera, the surface to all other rays: as plain emission
+    the mesh would be a lamp in Cycles. The glTF exporter knows this wiring as KHR_materials_unlit
+    with the picture as its base colour."""
+    nodes, links = material.node_tree.nodes, material.node_tree.links
+    rays = nodes.new("ShaderNodeLightPath")
+    rays.location = (-150, 650)
+    emission = nodes.new("ShaderNodeEmission")
+    emission.location = (50, 200)
+    mix = nodes.new("ShaderNodeMixShader")
+    mix.location = (250, 300)
+    links.new(texture.outputs["Color"], emission.inputs["Color"])
+    links.new(rays.outputs["Is Camera Ray"], mix.inputs[0])
+    links.new(surface.outputs[0], mix.inputs[1])
+    links.new(emission.outputs[0], mix.inputs[2])
+    return mix.outputs[0]
 
 
 def _output(material: bpy.types.Material, view: str, shader: bpy.types.NodeSocket, y: int) -> None:

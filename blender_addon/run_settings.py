@@ -120,9 +120,11 @@ class MarigoldSettings(RunSettings, bpy.types.PropertyGroup):
     )
 
 
-def copy_settings(source: Any, target: Any) -> None:
+def fill_from_sidebar(operator: Any, context: bpy.types.Context) -> None:
+    """What the caller of an operator left open is as in the sidebar, whatever the last run had."""
     for name in NAMES:
-        setattr(target, name, getattr(source, name))
+        if not operator.properties.is_property_set(name):
+            setattr(operator, name, getattr(context.scene.marigold, name))
 
 
 def depth_params(settings: Any) -> dict[str, Any]:

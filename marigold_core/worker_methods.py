@@ -93,7 +93,7 @@ class Session:
             _given("image", image, arrays),
             mask=_given("mask", mask, arrays) if mask or "mask" in arrays else None,
             generator=_generator(seed),
-            callback=_callback(report),
+            callback=_callback(report, merges=True),
             **_options(marigold.__call__, options),
         )
         made = {
@@ -256,5 +256,16 @@ def _generator(seed: int | None) -> torch.Generator | None:
     return torch.Generator().manual_seed(seed)
 
 
-def _callback(report: Report) -> Callable[[Progress], None]:
-    return lambda progress: report(progress.stage, progress.step, progress.total)
+def _callback(report: Report, merges: bool = False) -> Callable[[Progress], None]:
+    """merges: two members or more are merged after the last step, which tells nothing itself."""
+    denoised = 0
+
+    def tell(progress: Progress) -> None:
+        nonlocal denoised
+        report(progress.stage, progress.step, progress.total)
+        if progress.stage == "denoise":
+            denoised = progress.step
+        elif merges and denoised + 1 < progress.step == progress.total:
+            report("merge", progress.step, progress.total)
+
+    return tell

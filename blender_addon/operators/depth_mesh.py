@@ -20,7 +20,7 @@ from ..engine_process import Job
 from ..engine_session import submit
 from ..matched_camera import camera_of
 from ..picture import SUFFIXES, load_picture
-from ..run_settings import RUN_NAMES, RunSettings, depth_params, shape_options
+from ..run_settings import RUN_NAMES, RunSettings, depth_params, fill_from_sidebar, shape_options
 from .engine_run import EngineRun, Work, collection_for
 from .shape import look_through_camera
 
@@ -51,6 +51,7 @@ class MARIGOLD_OT_depth_mesh(EngineRun, RunSettings, bpy.types.Operator):
     filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        fill_from_sidebar(self, context)
         if self.filepath or self.depth_filepath or self.image:
             return self.start(context)
         context.window_manager.fileselect_add(self)
@@ -113,6 +114,7 @@ class MARIGOLD_OT_batch(EngineRun, RunSettings, bpy.types.Operator):
     filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        fill_from_sidebar(self, context)
         if self.directory:
             return self.start(context)
         context.window_manager.fileselect_add(self)
@@ -231,7 +233,8 @@ def finish(
     far: float | None = None,
     look: bool = True,
 ) -> bpy.types.Object:
-    """The object, selected and active, and the view through its camera."""
+    """The object, selected and active, and the view through its camera; beside an artist who by
+    now edits or sculpts something else, which stays active, it only comes to the scene."""
     options = shape_options(settings)
     if near is not None and far is not None:
         options = replace(options, near=near, far=far)
@@ -246,14 +249,16 @@ def finish(
     # At the height of a standing eye: a picture's floor comes to lie near the scene's, and the
     # camera is not inside the cube of a new file.
     obj.location = context.scene.cursor.location + Vector((0.0, 0.0, EYE_HEIGHT))
-    for other in context.view_layer.objects.selected:
-        other.select_set(False)
-    context.view_layer.objects.active = obj
-    obj.select_set(True)
+    at_rest = context.mode == "OBJECT"
+    if at_rest:
+        for other in context.view_layer.objects.selected:
+            other.select_set(False)
+        context.view_layer.objects.active = obj
+        obj.select_set(True)
     if look:
         frame_scene(context.scene, camera_of(obj), tuple(obj[SIZE]))
-        if options.camera:
-            look_through_camera(context)
+        if options.camera and at_rest:
+            look_through_camera(context, obj)
     return obj
 
 

@@ -18,7 +18,7 @@ from ..depth_sequence import frame_number, load_sequence, numbered_frames, write
 from ..engine_parts import MarigoldError
 from ..engine_session import submit
 from ..picture import SUFFIXES
-from ..run_settings import RunSettings, depth_params
+from ..run_settings import RunSettings, depth_params, fill_from_sidebar
 from ..shape_inputs import set_inputs
 from .depth_mesh import draw_settings, finish
 from .engine_run import EngineRun, Work
@@ -48,6 +48,7 @@ class MARIGOLD_OT_sequence(EngineRun, RunSettings, bpy.types.Operator):
     filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        fill_from_sidebar(self, context)
         if self.directory:
             return self.start(context)
         context.window_manager.fileselect_add(self)

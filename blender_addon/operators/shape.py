@@ -7,10 +7,11 @@ from typing import Any
 
 import bpy
 import numpy as np
+from mathutils import Vector
 
 from ..depth_object import SIZE, frame_scene
 from ..matched_camera import camera_of, matched_camera
-from ..picture_material import DEPTH_VIEW, PICTURE_VIEW, UNCERTAINTY_VIEW, UNLIT_VIEW, show, views
+from ..picture_material import DEPTH_VIEW, LIT_VIEW, UNCERTAINTY_VIEW, UNLIT_VIEW, show, views
 from ..refusal import refuse
 from ..shape_inputs import shape_modifier
 
@@ -39,8 +40,8 @@ class MARIGOLD_OT_show(bpy.types.Operator):
     view: bpy.props.EnumProperty(
         name="View",
         items=[
-            (PICTURE_VIEW, "Picture", "The picture, lit by the scene"),
             (UNLIT_VIEW, "Unlit", "The picture as it was taken, without the scene's light"),
+            (LIT_VIEW, "Lit", "The picture, lit by the scene"),
             (DEPTH_VIEW, "Depth", "Depth as it was estimated; red is near"),
             (UNCERTAINTY_VIEW, "Uncertainty", "Where the members of the ensemble disagree"),
         ],
@@ -78,7 +79,7 @@ class MARIGOLD_OT_camera(bpy.types.Operator):
         camera = camera_of(obj) or matched_camera(obj, obj.users_collection[0])
         height, width = obj[SIZE]
         frame_scene(context.scene, camera, (height, width))
-        look_through_camera(context)
+        look_through_camera(context, obj)
         return {"FINISHED"}
 
 
@@ -144,12 +145,16 @@ class MARIGOLD_OT_mark_asset(bpy.types.Operator):
         return {"FINISHED"}
 
 
-def look_through_camera(context: bpy.types.Context) -> None:
-    """Turn the 3D viewport to the scene's camera, and to a shading that shows the picture."""
+def look_through_camera(context: bpy.types.Context, obj: bpy.types.Object) -> None:
+    """Turn the 3D viewport to the scene's camera, and to a shading that shows the picture; an orbit
+    from there goes around the mesh."""
     for area in context.screen.areas if context.screen else ():
         if area.type != "VIEW_3D":
             continue
         space = area.spaces.active
+        seen = obj.evaluated_get(context.evaluated_depsgraph_get())
+        middle = sum((Vector(corner) for corner in seen.bound_box), Vector()) / 8
+        space.region_3d.view_location = seen.matrix_world @ middle
         space.region_3d.view_perspective = "CAMERA"
         if space.shading.type == "SOLID":
             space.shading.type = "MATERIAL"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import struct
 from pathlib import Path
 
 import bpy
@@ -38,6 +40,11 @@ def glb_carries_the_texture(folder: Path, python: str) -> None:
     ]
     assert [tuple(image.size) for image in images] == [(64, 48)]
     assert back.data.uv_layers
+    with open(folder / "mesh.glb", "rb") as file:
+        (length,) = struct.unpack("<12xI4x", file.read(20))
+        (material,) = json.loads(file.read(length))["materials"]
+    assert "baseColorTexture" in material["pbrMetallicRoughness"], "viewers without the extension"
+    assert "KHR_materials_unlit" in material["extensions"]
 
 
 @scenario
@@ -103,7 +110,7 @@ def bake_keeps_the_shape(folder: Path, python: str) -> None:
 @scenario
 def depth_files_of_every_kind(folder: Path, python: str) -> None:
     depth = np.load(folder / "plain.npy")
-    for name in ("plain.png", "plain.exr", "plain.tif", "plain.npy"):
+    for name in ("plain.png", "plain.exr", "z_alone.exr", "plain.tif", "plain.npy"):
         read = part("depth_file").read_depth_file(str(folder / name))
         assert abs(read.depth - depth).max() < 1e-5, name
     metres = part("depth_file").read_depth_file(str(folder / "metres.npy"))
@@ -126,7 +133,7 @@ def mistakes_are_one_sentence(folder: Path, python: str) -> None:
         dict(filepath=picture, depth_filepath=str(folder / "broken.npy")),
         dict(filepath=picture, depth_filepath=str(folder / "objects.npy")),
         dict(filepath=picture, depth_filepath=str(folder / "tall.npy")),
-        dict(filepath=picture, depth_filepath=str(folder / "z_alone.exr")),
+        dict(filepath=picture, depth_filepath=str(folder / "no_depth.exr")),
         dict(filepath=picture, depth_filepath=str(folder / "depth.npy"), near=5.0, far=1.0),
         dict(filepath=picture),  # no Python chosen yet
         dict(),
@@ -201,7 +208,8 @@ def photographs_stand_upright(folder: Path, python: str) -> None:
 def views_and_asset(folder: Path, python: str) -> None:
     obj = depth_mesh(folder)
     outputs = [n for n in obj.active_material.node_tree.nodes if n.type == "OUTPUT_MATERIAL"]
-    assert {n.name for n in outputs} == {"Picture", "Unlit", "Depth"}
+    assert {n.name for n in outputs} == {"Unlit", "Lit", "Depth"}
+    assert [n.name for n in outputs if n.is_active_output] == ["Unlit"]
     assert bpy.ops.marigold.show(view="Depth") == {"FINISHED"}
     assert [n.name for n in outputs if n.is_active_output] == ["Depth"]
     assert bpy.ops.marigold.mark_asset() == {"FINISHED"}

@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 
 from blender_addon.calibration import calibrated_range, placed, upright
 from blender_addon.depth_grid import HOLE, budget_in_words, depth_grid
-from blender_addon.exr_file import exr_bytes, exr_channels
+from blender_addon.exr_file import (
+    ExrProblem,
+    exr_bytes,
+    exr_channels,
+    exr_depth_channel,
+    read_exr_channel,
+)
 from marigold_core.errors import MarigoldError
 from marigold_core.geometry import depth_to_mesh
 
@@ -124,9 +130,58 @@ def test_depth_frames_are_openexr(tmp_path):
     path.write_bytes(exr_bytes(values))
     with openexr.File(str(path)) as file:
         assert (file.channels()["Y"].pixels == values).all()
-    assert exr_channels(path) == {"Y"}
+    assert exr_channels(path) == ["Y"]
+    assert (read_exr_channel(path, "Y") == values).all()
     path.write_bytes(b"\x76\x2f\x31\x01channels\0chlist\0")
-    assert exr_channels(path) == set()
+    assert exr_channels(path) == []
+
+
+@pytest.mark.parametrize("compression", ["NO_COMPRESSION", "ZIPS_COMPRESSION", "ZIP_COMPRESSION"])
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1), (37, 21), (16, 5)])
+def test_a_renderers_depth_is_read_to_the_bit(tmp_path, compression, several, shape):
+    openexr = pytest.importorskip("OpenEXR")
+    rng = np.random.default_rng(0)
+    header = {"compression": getattr(openexr, compression), "type": openexr.scanlineimage}
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
+    depth = 3 + x / 7 + y * y / 9
+    colours = {f"Combined.{c}": rng.random(shape).astype(np.float16) for c in "RGBA"}
+    normals = {f"ViewLayer.Normal.{c}": rng.random(shape).astype(np.float32) for c in "XYZ"}
+    layers = [colours | normals, {"ViewLayer.Depth.Z": depth}]
+    if not several:
+        layers = [layers[0] | layers[1]]
+    path = tmp_path / "render.exr"
+    parts = [openexr.Part(dict(header), layer, f"part{k}") for k, layer in enumerate(layers)]
+    with openexr.File(parts) as file:
+        file.write(str(path))
+    assert exr_depth_channel(exr_channels(path)) == "ViewLayer.Depth.Z"
+    assert (read_exr_channel(path, "ViewLayer.Depth.Z") == depth).all()
+    assert (read_exr_channel(path, "Combined.G") == colours["Combined.G"]).all()
+    whole = path.read_bytes()
+    for length in range(0, len(whole), max(len(whole) // 40, 1)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ExrProblem, match="is broken"):
+            read_exr_channel(path, "ViewLayer.Depth.Z")
+
+
+def test_what_is_not_read_of_openexr_is_named(tmp_path):
+    openexr = pytest.importorskip("OpenEXR")
+    path = tmp_path / "piz.exr"
+    header = {"compression": openexr.PIZ_COMPRESSION, "type": openexr.scanlineimage}
+    with openexr.File(header, {"Z": np.ones((40, 40), np.float32)}) as file:
+        file.write(str(path))
+    with pytest.raises(ExrProblem, match="compressed with PIZ"):
+        read_exr_channel(path, "Z")
+
+
+@pytest.mark.parametrize(
+    ("names", "depth"),
+    [(["Z"], "Z"), (["A", "B", "R", "Z"], "Z"), (["Y"], None),
+     (["L.Normal.Z", "L.Depth.V"], "L.Depth.V"),
+     (["ViewLayer.Normal.Z"], None), (["depth"], "depth"), (["View.depth.Z"], "View.depth.Z")],
+)  # fmt: skip
+def test_the_depth_channel_by_its_name(names, depth):
+    assert exr_depth_channel(names) == depth
 
 
 def test_the_budget_in_words():

@@ -118,6 +118,18 @@ def test_a_run_is_the_engines_own_to_the_bit(warm, marigold, tmp_path):
     assert (job.step, job.total, job.fraction) == (9, 9, 1.0)
 
 
+@pytest.mark.parametrize(("members", "last"), [(1, "decode"), (2, "merge")])
+def test_a_run_tells_its_stages_to_the_merge(warm, members, last):
+    job = warm.submit("depth", SMALL | {"ensemble_size": members}, {"image": PICTURE})
+    stages = []
+    job._progress = lambda stage, step, total: stages.append((stage, step, total))
+    done(warm, job)
+    names = list(dict.fromkeys(stage for stage, _, _ in stages))
+    assert names[-2 - (members > 1) :] == ["denoise", "decode", "merge"][: 2 + (members > 1)]
+    assert stages[-1] == (last, 3 * members, 3 * members)
+    assert "encode" in names
+
+
 def test_the_stages_alone(warm, marigold):
     predicted = done(
         warm, warm.submit("predict", SMALL | {"ensemble_size": 3}, {"image": PICTURE})

@@ -5,7 +5,9 @@ GUI_BLENDER         a program that is called as `PROGRAM run SUITE ZIP DRIVER FO
                     driver writes to FOLDER
 GUI_BLENDER_SUITE   which Blender it takes, "sid" unless told
 GUI_BLENDER_PYTHON  a Python with torch and diffusers, as that Blender sees it
-GUI_BLENDER_SHOTS   where the screenshots stay
+GUI_BLENDER_WHEELS  a folder, as that Blender sees it, with every wheel of requirements.txt for its
+                    Python; without it no environment is made
+GUI_BLENDER_SHOTS   where the screenshots stay, a folder for each story
 """
 
 from __future__ import annotations
@@ -13,14 +15,15 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from blender_addon.build import build
+
 PROGRAM = os.environ.get("GUI_BLENDER", "")
 PYTHON = os.environ.get("GUI_BLENDER_PYTHON", "")
+WHEELS = os.environ.get("GUI_BLENDER_WHEELS", "")
 
 pytestmark = [
     pytest.mark.slow,
@@ -28,14 +31,34 @@ pytestmark = [
 ]
 
 
-def test_every_click_is_seen_to_do_its_work(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "blender_addon.build", "-o", str(tmp_path)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    archive = next(tmp_path.glob("*.zip"))
+STORIES = ("artist", "doors", "environment", "faults")
+DRIVER = """import sys, tempfile
+from pathlib import Path
+folder = Path(tempfile.mkdtemp())
+for name, text in {sources!r}.items():
+    (folder / name).write_text(text, encoding="utf-8")
+sys.path.insert(0, str(folder))
+import gui_hands
+gui_hands.ENGINE_PYTHON, gui_hands.WHEELS = {python!r}, {wheels!r}
+import gui_{story}
+"""
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory) -> Path:
+    return build(tmp_path_factory.mktemp("extension"))
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_every_click_is_seen_to_do_its_work(story: str, archive: Path, tmp_path: Path) -> None:
+    if story == "environment" and not WHEELS:
+        pytest.skip("no GUI_BLENDER_WHEELS")
+    modules = [Path(__file__).with_name(f"gui_{name}.py") for name in ("hands", story)]
+    sources = {module.name: module.read_text(encoding="utf-8") for module in modules}
     driver = tmp_path / "driver.py"
-    text = (Path(__file__).with_name("gui_driver.py")).read_text(encoding="utf-8")
-    driver.write_text(text.replace('ENGINE_PYTHON = ""', f"ENGINE_PYTHON = {PYTHON!r}"))
-    shots = Path(os.environ.get("GUI_BLENDER_SHOTS", tmp_path / "shots"))
+    text = DRIVER.format(sources=sources, python=PYTHON, wheels=WHEELS, story=story)
+    driver.write_text(text, encoding="utf-8")
+    shots = Path(os.environ.get("GUI_BLENDER_SHOTS", tmp_path / "shots")) / story
     suite = os.environ.get("GUI_BLENDER_SUITE", "sid")
     run = subprocess.run(
         [PROGRAM, "run", suite, str(archive), str(driver), str(shots)],

@@ -75,7 +75,8 @@ def folder(tmp_path):
     np.save(tmp_path / "metres.npy", 2 + 3 * scene_of_shape(tmp_path, plain))
     for suffix in ("png", "exr", "tif", "npy"):
         DepthMap(plain).save(tmp_path / f"plain.{suffix}")
-    write_z_alone(tmp_path / "z_alone.exr", plain)
+    write_channel(tmp_path / "z_alone.exr", "Z", plain)
+    write_channel(tmp_path / "no_depth.exr", "ViewLayer.Normal.Z", plain)
 
     smooth = np.kron(rng.random((3, 4, 3)), np.ones((16, 16, 1)))
     np.save(tmp_path / "upright.npy", smooth.astype(np.float32))
@@ -104,11 +105,11 @@ def scene_of_shape(folder: Path, depth: np.ndarray) -> np.ndarray:
     return depth[y * 30 // 48, x * 40 // 64]
 
 
-def write_z_alone(path: Path, depth: np.ndarray) -> None:
+def write_channel(path: Path, name: str, values: np.ndarray) -> None:
     import OpenEXR
 
     header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
-    with OpenEXR.File(header, {"Z": depth}) as file:
+    with OpenEXR.File(header, {name: values}) as file:
         file.write(str(path))
 
 
