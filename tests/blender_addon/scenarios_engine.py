@@ -77,6 +77,20 @@ def the_preferences_test_a_python(folder: Path, python: str) -> None:
 
 
 @scenario
+def an_environment_made_of_wheels_runs_the_engine(folder: Path, python: str) -> None:
+    chosen = bpy.context.preferences.addons[ADDON].preferences
+    chosen.python_source, chosen.device = "MADE", "CPU"
+    chosen.wheel_folder = str(folder / "wheels")
+    assert bpy.ops.marigold.make_environment() == {"FINISHED"}
+    made = part("engine_session").chosen_python()
+    assert made.startswith(str(folder / "blender")) and made != python
+    depth_mesh(folder, depth_filepath="", num_inference_steps=1, ensemble_size=1)
+    assert bpy.ops.marigold.unload() == {"FINISHED"}
+    assert bpy.ops.marigold.remove_environment() == {"FINISHED"}
+    assert not os.path.exists(made)
+
+
+@scenario
 def a_killed_worker_is_a_sentence(folder: Path, python: str) -> None:
     import signal
 
