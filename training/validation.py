@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from data.folder import Folder
 from data.latent_cache import unusable
 from data.registry import open_dataset
 from data.sample import DataError, Sample
@@ -48,7 +49,8 @@ def validation_samples(recipe: Any) -> dict[str, list[Sample]]:
         specs = [f"procedural:{recipe.val_samples}" if kind == "procedural" else recipe.data[0]]
     for spec in specs:
         try:
-            dataset = open_dataset(spec, "val", recipe.resolution, farthest=recipe.farthest)
+            split = validation_split(spec, recipe.data)
+            dataset = open_dataset(spec, split, recipe.resolution, farthest=recipe.farthest)
         except DataError:
             if recipe.val_data is not None:
                 raise
@@ -67,6 +69,15 @@ def validation_samples(recipe: Any) -> dict[str, list[Sample]]:
             name = public_name(spec)
             chosen[f"{name} {len(chosen) + 1}" if name in chosen else name] = found
     return chosen
+
+
+def validation_split(spec: str, trained_on: Sequence[str]) -> str:
+    """ "val"; but a folder that nothing is trained on, and that says nothing of splits, validates
+    whole."""
+    kind, _, where = spec.partition(":")
+    if kind != "folder" or spec in trained_on:
+        return "val"
+    return "val" if any(entry.split for entry in Folder(where, "all").entries) else "all"
 
 
 def validate(marigold: Marigold, samples: Mapping[str, Sequence[Sample]], seed: int) -> Validation:
