@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import math
 import multiprocessing
 import statistics
 import sys
@@ -131,7 +132,9 @@ def stepper(
         unet.enable_gradient_checkpointing()
     optimizer = torch.optim.Adam(unet.parameters(), 3e-5)
     schedule = NoiseSchedule.from_config(SCHEDULER)
-    batches = LatentBatches([cache], [1.0], SEED, variant.at_once, flip=False)
+    samples = args.accumulation * MICRO_BATCH
+    at_once = math.gcd(variant.at_once, samples)  # every variant takes as many samples a step
+    batches = LatentBatches([cache], [1.0], SEED, at_once, flip=False)
     text = marigold.text_embedding.float()
     device = marigold.device
 
@@ -148,7 +151,7 @@ def stepper(
 
     def step(n: int) -> float:
         total = 0.0
-        parts = max(1, args.accumulation * MICRO_BATCH // variant.at_once)
+        parts = samples // at_once
         for micro in range(parts):
             loss = loss_of(n * parts + micro) / parts
             loss.backward()
