@@ -7,6 +7,7 @@ affine fit of the published protocol; the best checkpoint is the one with the lo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,8 +75,12 @@ def validation_samples(recipe: Any) -> dict[str, list[Sample]]:
 def validation_split(spec: str, trained_on: Sequence[str]) -> str:
     """ "val"; but a folder that nothing is trained on, and that says nothing of splits, validates
     whole."""
+
+    def place(name: str) -> Path:
+        return Path(name.partition(":")[2]).resolve()  # however it is spelled
+
     kind, _, where = spec.partition(":")
-    if kind != "folder" or spec in trained_on:
+    if kind != "folder" or place(spec) in map(place, trained_on):
         return "val"
     return "val" if any(entry.split for entry in Folder(where, "all").entries) else "all"
 

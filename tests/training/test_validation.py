@@ -17,6 +17,7 @@ def test_a_folder_of_its_own_validates_whole(tmp_path):
     trained = f"folder:{rendered_folder(tmp_path / 'trained', 40, 16, 16)}"
     own = rendered_folder(tmp_path / "own", 40, 16, 16)
     assert len(names([trained], None)) == len(names([trained], [trained])) == 2
+    assert len(names([trained], [f"{trained}/../trained"])) == 2
     assert len(names([trained], [f"folder:{own}"])) == 40
     lines = (own / "manifest.jsonl").read_text().splitlines()
     lines[7] = lines[7].replace("{", '{"split": "val", ', 1)
