@@ -26,8 +26,10 @@ def matched_camera(obj: bpy.types.Object, collection: bpy.types.Collection) -> b
     camera = bpy.data.objects.new(data.name, data)
     collection.objects.link(camera)
     camera.parent = obj
-    drive(data, "lens", f"{SENSOR / 2} / tan(fov / 2)", obj, fov="Field of View")
-    drive(data, "ortho_scale", "2 * far * tan(fov / 2)", obj, fov="Field of View", far="Far")
+    # fov is 0 once the mesh is deleted: the camera that stays is an ordinary one, not an error.
+    lens, height = f"{SENSOR / 2} / tan(fov / 2)", "2 * far * tan(fov / 2)"
+    drive(data, "lens", f"{lens} if fov > 0 else 50", obj, fov="Field of View")
+    drive(data, "ortho_scale", f"{height} if fov > 0 else 6", obj, fov="Field of View", far="Far")
     drive(data, "type", "flat", obj, flat="Flat Displacement")
     return camera
 

@@ -95,6 +95,16 @@ def a_saved_file_needs_no_add_on(folder: Path, python: str) -> None:
 
 
 @scenario
+def a_camera_without_its_mesh_is_an_ordinary_one(folder: Path, python: str) -> None:
+    obj = depth_mesh(folder)
+    camera = obj.children[0]
+    bpy.data.objects.remove(obj)
+    left = camera.evaluated_get(bpy.context.evaluated_depsgraph_get()).data
+    assert (left.type, left.lens) == ("PERSP", 50)
+    assert all(d.driver.is_simple_expression for d in camera.data.animation_data.drivers)
+
+
+@scenario
 def bake_keeps_the_shape(folder: Path, python: str) -> None:
     obj = depth_mesh(folder)
     part("shape_inputs").set_inputs(obj, near=3.0, far=8.0)
