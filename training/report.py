@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from metrics import MORE_IS_BETTER, Score
 from published import PUBLISHED
 
@@ -140,7 +141,7 @@ def write_plot(
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    numeric = all(value.isdecimal() for value in values)
+    numeric = all(value.isdecimal() and int(value) for value in values)
     labels = list(dict.fromkeys(re.sub(r"-\d+$", "", value) for value in values))
     seeds = axis == "checkpoint" and len(labels) < len(values)
     labels = labels if seeds else values
@@ -171,7 +172,12 @@ def write_plot(
         if numeric:
             panel.set_xscale("log", base=2)
         panel.set_xticks(sorted(set(places)) if seeds else places, labels)
-        if not numeric:
+        if numeric:
+            low, high = panel.get_xlim()
+            gaps = np.diff(np.sort(np.log(places))) / math.log(high / low)
+            if (gaps < 0.05).any():  # numbers beside one another would run together
+                panel.tick_params(axis="x", rotation=90)
+        else:
             panel.tick_params(axis="x", rotation=20)
             panel.margins(x=0.15)
         panel.minorticks_off()
