@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 from marigold_core.checkpoints import check_vae, empty_prompt_embedding
@@ -113,6 +114,14 @@ def widen_conv_in(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     unet.conv_in = new
     unet.register_to_config(in_channels=8)
     return unet
+
+
+def set_dropout(unet: Any, share: float) -> None:
+    """Leave out this share of the features in the residual blocks while training (DDPM, appendix
+    B). The configuration stays as it was: what is trained has no dropout when it samples."""
+    for module in unet.modules():
+        if isinstance(module, ResnetBlock2D):
+            module.dropout.p = share
 
 
 def add_lora(unet: Any, rank: int, seed: int) -> None:

@@ -132,6 +132,11 @@ def micro_batch_numbers(
     return range(start * each + process, steps * each, processes)
 
 
+def dropout_seed(seed: int, number: int) -> int:
+    """What torch draws micro-batch `number`'s dropout from: a resumed run drops the same."""
+    return int(np.random.SeedSequence((seed, 4, number)).generate_state(1)[0])
+
+
 def noise_generator(seed: int, number: int, device: torch.device) -> torch.Generator:
     """The generator of micro-batch `number`: for its timesteps, then its noise.
 

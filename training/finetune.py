@@ -23,8 +23,15 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedType
-from base_model import Base, add_lora, open_base, plain_weights
-from batches import LatentBatch, LatentBatches, micro_batch_numbers, noise_generator, open_cache
+from base_model import Base, add_lora, open_base, plain_weights, set_dropout
+from batches import (
+    LatentBatch,
+    LatentBatches,
+    dropout_seed,
+    micro_batch_numbers,
+    noise_generator,
+    open_cache,
+)
 from checkpointing import load_state, save_state, states
 from data.registry import open_dataset
 from data_check import contact_sheet
@@ -78,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     base.vae.to(idle)
 
     # The U-Net and its optimiser, where they stopped
+    set_dropout(base.unet, recipe.dropout)
     if recipe.lora_rank:
         add_lora(base.unet, recipe.lora_rank, recipe.seed)
     if recipe.gradient_checkpointing:
@@ -101,6 +109,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     accelerator.print(f"{recipe.output}: {'goes on after' if resumed else 'starts at'} step {step}")
 
     def loss_of(batch: LatentBatch) -> Tensor:
+        if recipe.dropout:
+            torch.manual_seed(dropout_seed(recipe.seed, batch.number))
         if recipe.objective == "e2e":
             return end_to_end_loss(
                 unet,

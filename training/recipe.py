@@ -94,6 +94,9 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
     recipe.add_argument(
         "--terminal-share", type=float, default=0.0, help="samples moved to the last timestep"
     )
+    recipe.add_argument(
+        "--dropout", type=float, default=0.0, help="share of features left out in residual blocks"
+    )
     recipe.add_argument("--lora-rank", type=int, default=0, help="0 = train every weight")
     recipe.add_argument("--ema", type=float, default=0.0, help="decay of averaged weights; 0 = off")
     recipe.add_argument("--seed", type=int, default=2024)
@@ -197,8 +200,9 @@ def check(recipe: argparse.Namespace) -> None:
         if getattr(recipe, name) < 1:
             raise MarigoldError(f"--{name.replace('_', '-')} is below 1.")
     for name, low, high in (("noise_strength", 0, 1), ("terminal_share", 0, 1), ("ema", 0, 1),
-                            ("learning_rate", 0, 1), ("max_grad_norm", 0, float("inf")),
-                            ("warmup", 0, float("inf")), ("lora_rank", 0, 4096)):  # fmt: skip
+                            ("dropout", 0, 1), ("learning_rate", 0, 1),
+                            ("max_grad_norm", 0, float("inf")), ("warmup", 0, float("inf")),
+                            ("lora_rank", 0, 4096)):  # fmt: skip
         if not low <= getattr(recipe, name) <= high:
             raise MarigoldError(f"--{name.replace('_', '-')} must be from {low} to {high}.")
     if recipe.resolution is not None and (recipe.resolution < 8 or recipe.resolution % 8):

@@ -152,8 +152,8 @@ def model_card(
     licence, terms = licence_terms(base, values["card_licence"])
     name = Path(base.name).name if Path(base.name).exists() else base.name
     shown = ("objective", "zero_snr", "optimizer", "learning_rate", "batch_size", "warmup",
-             "decay_steps", "noise_strength", "noise_annealing", "terminal_share", "flip",
-             "invalid", "lora_rank", "ema", "mixed_precision", "seed")  # fmt: skip
+             "decay_steps", "noise_strength", "noise_annealing", "terminal_share", "dropout",
+             "flip", "invalid", "lora_rank", "ema", "mixed_precision", "seed")  # fmt: skip
     rows = "\n".join(f"| {key} | {values[key]} |" for key in shown)
     table = "\n".join(
         f"| {data} | " + " | ".join(f"{value:.4f}" for value in scores.values()) + " |"

@@ -53,7 +53,7 @@ def whole(base, pictures, tmp_path_factory):
     return output
 
 
-SIX = "--steps 6 --save-every 2 --val-every 2 --select last --ema 0.9".split()
+SIX = "--steps 6 --save-every 2 --val-every 2 --select last --ema 0.9 --dropout 0.1".split()
 
 
 class Killed(BaseException):
@@ -92,6 +92,16 @@ def test_a_run_that_is_stopped_and_resumed_ends_bit_identical(base, pictures, wh
     train(flags(base, pictures, output, *SIX, "--steps", 3))
     train(flags(base, pictures, output, *SIX, "--resume"))
     assert_identical(output, whole)
+
+
+def test_dropout_is_for_training_alone(base, pictures, whole, tmp_path):
+    output = tmp_path / "run"
+    train(flags(base, pictures, output, *SIX, "--dropout", 0))
+    without, ours = weights(output), weights(whole)
+    assert not torch.equal(without["conv_in.weight"], ours["conv_in.weight"])
+    config = json.loads((whole / "unet" / "config.json").read_text())
+    assert config["dropout"] == json.loads((output / "unet" / "config.json").read_text())["dropout"]
+    assert config["dropout"] == 0
 
 
 @pytest.mark.parametrize(

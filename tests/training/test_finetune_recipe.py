@@ -29,6 +29,7 @@ def test_the_defaults_are_the_released_recipe():
     assert (recipe.noise_strength, recipe.noise_annealing) == (0.9, True)
     assert (recipe.objective, recipe.zero_snr, recipe.optimizer) == ("v_prediction", True, "adam")
     assert (recipe.max_grad_norm, recipe.ema, recipe.terminal_share) == (0, 0, 0)
+    assert recipe.dropout == 0
     assert (recipe.flip, recipe.invalid, recipe.seed) == (True, "ignore", 2024)
     assert recipe.cache == Path("runs/latents")
 
