@@ -329,7 +329,7 @@ def classify(index: Mapping[str, Any], folder: Path) -> tuple[str, int, dict[str
         )
     try:
         NoiseSchedule.from_config(scheduler)
-    except (MarigoldError, TypeError, ValueError) as error:
+    except (MarigoldError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"scheduler/scheduler_config.json: {error}") from error
     if kind == "LCMScheduler":
         return "lcm", 1, scheduler

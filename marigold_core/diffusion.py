@@ -21,6 +21,7 @@ from .errors import MarigoldError
 
 PREDICTION_TYPES = ("v_prediction", "epsilon", "sample")
 SPACINGS = ("trailing", "leading", "linspace")
+MOST_TIMESTEPS = 100_000  # diffusion models have a thousand; a damaged file may have any number
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,13 @@ class NoiseSchedule:
 
 def alphas_cumprod(timesteps: int, beta_start: float, beta_end: float, schedule: str) -> Tensor:
     """abar (T,) float64 for diffusers' "scaled_linear" (Stable Diffusion's) or "linear" betas."""
+    if not 1 <= timesteps <= MOST_TIMESTEPS:
+        raise MarigoldError(
+            f"The scheduler's num_train_timesteps is {timesteps:g}; use 1 to {MOST_TIMESTEPS}."
+        )
+    for name, beta in (("beta_start", beta_start), ("beta_end", beta_end)):
+        if not 0 < beta < 1:
+            raise MarigoldError(f"The scheduler's {name} is {beta:g}; it lies between 0 and 1.")
     if schedule == "scaled_linear":
         betas = torch.linspace(beta_start**0.5, beta_end**0.5, timesteps, dtype=torch.float64) ** 2
     elif schedule == "linear":

@@ -145,6 +145,10 @@ def test_noising_and_velocity_are_those_of_diffusers():
         ({"clip_sample": True}, "clip_sample"),
         ({"beta_schedule": "squaredcos_cap_v2"}, "beta_schedule"),
         ({"timestep_spacing": "random"}, "timestep_spacing"),
+        ({"beta_end": -1.0}, "beta_end is -1; it lies between 0 and 1"),
+        ({"beta_start": float("nan")}, "beta_start is nan"),
+        ({"num_train_timesteps": -5}, "num_train_timesteps is -5; use 1 to 100000"),
+        ({"num_train_timesteps": 1e300}, "num_train_timesteps is 1e\\+300"),
     ],
 )
 def test_what_has_no_meaning_is_refused(change, words):
