@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
-from recipe import fingerprint
+from recipe import default_fingerprint, fingerprint
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -126,7 +126,7 @@ def load_state(
         progress = json.loads((found[-1] / "state.json").read_text())
     except (OSError, ValueError) as error:
         raise MarigoldError(damaged.format(error)) from error
-    then, now = progress.pop("recipe"), fingerprint(recipe)
+    then, now = default_fingerprint() | progress.pop("recipe"), fingerprint(recipe)
     changed = [k for k in sorted(then.keys() | now.keys()) if then.get(k) != now.get(k)]
     if changed:
         facts = ", ".join(f"{name} was {then.get(name)}, now {now.get(name)}" for name in changed)

@@ -223,6 +223,11 @@ def check(recipe: argparse.Namespace) -> None:
         raise MarigoldError("--farthest must be above 0 metres.")
 
 
+def default_fingerprint() -> dict[str, str]:
+    """What a run did that began before an option existed: each option's default."""
+    return fingerprint(build_parser(None).parse_args([]))
+
+
 def fingerprint(recipe: argparse.Namespace) -> dict[str, str]:
     """What a continued run must agree on."""
     return {k: str(v) for k, v in sorted(vars(recipe).items()) if k not in FREE_TO_CHANGE}

@@ -268,6 +268,19 @@ def test_the_bases_licence_is_handed_on(base, pictures, tmp_path, card, words):
     assert (output / "LICENSE-MODEL.txt").read_text() == "the licence"
 
 
+def test_a_run_from_before_an_option_goes_on_with_its_default(base, pictures, tmp_path):
+    output = tmp_path / "run"
+    train(flags(base, pictures, output, "--steps", 1))
+    file = checkpointing.states(output / "run")[-1] / "state.json"
+    content = json.loads(file.read_text())
+    del content["recipe"]["dropout"]
+    file.write_text(json.dumps(content))
+    with pytest.raises(MarigoldError, match="dropout was 0.0, now 0.2"):
+        train(flags(base, pictures, output, "--steps", 2, "--resume", "--dropout", 0.2))
+    train(flags(base, pictures, output, "--steps", 2, "--resume"))
+    assert checkpointing.states(output / "run")[-1].name == "state-00000002"
+
+
 def test_what_must_not_be_mixed_up_is_refused(base, pictures, whole, tmp_path):
     for change, words in (
         ([], "holds a run at step 6; add --resume"),
