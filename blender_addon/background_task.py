@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -139,7 +140,8 @@ class Task:
             self.tell(error=str(problem), state="failed")
         except Exception as error:
             sentence = f"It failed ({type(error).__name__}: {error}); the log has more."
-            self.tell(line=repr(error))
+            for line in traceback.format_exc().splitlines():
+                self.tell(line=line)
             self.tell(error=sentence, state="failed")
 
     def _kill(self) -> None:

@@ -205,3 +205,15 @@ def test_nothing_imports_the_renderer():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom):
                 assert "renderer" not in str(node.module) and "training" not in str(node.module)
+
+
+def test_an_unforeseen_error_is_a_sentence_and_the_log_says_where(addon_module):
+    def work(task):
+        raise KeyError("depth")
+
+    task = addon_module("background_task").Task(work).wait(10)
+    assert (task.state, task.error) == (
+        "failed",
+        "It failed (KeyError: 'depth'); the log has more.",
+    )
+    assert any(f'File "{__file__}"' in line for line in task.lines)
