@@ -27,4 +27,5 @@ def built(tmp_path_factory):
 
 @pytest.fixture
 def folder(built, tmp_path):
+    """A copy of it, to be changed and broken."""
     return Path(shutil.copytree(built, tmp_path / "checkpoint"))
