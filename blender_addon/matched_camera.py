@@ -27,9 +27,9 @@ def matched_camera(obj: bpy.types.Object, collection: bpy.types.Collection) -> b
     collection.objects.link(camera)
     camera.parent = obj
     # fov is 0 once the mesh is deleted: the camera that stays is an ordinary one, not an error.
-    lens, height = f"{SENSOR / 2} / tan(fov / 2)", "2 * far * tan(fov / 2)"
+    lens, extent = f"{SENSOR / 2} / tan(fov / 2)", "2 * far * tan(fov / 2)"
     drive(data, "lens", f"{lens} if fov > 0 else 50", obj, fov="Field of View")
-    drive(data, "ortho_scale", f"{height} if fov > 0 else 6", obj, fov="Field of View", far="Far")
+    drive(data, "ortho_scale", f"{extent} if fov > 0 else 6", obj, fov="Field of View", far="Far")
     drive(data, "type", "flat", obj, flat="Flat Displacement")
     return camera
 

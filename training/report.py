@@ -141,7 +141,7 @@ def write_plot(
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    numeric = all(value.isdecimal() and int(value) for value in values)
+    numeric = all(value.isdecimal() and int(value) for value in values)  # 0 has no logarithm
     labels = list(dict.fromkeys(re.sub(r"-\d+$", "", value) for value in values))
     seeds = axis == "checkpoint" and len(labels) < len(values)
     labels = labels if seeds else values
