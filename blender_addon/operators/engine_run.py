@@ -30,7 +30,7 @@ class EngineRun:
 
     def work(self, context: bpy.types.Context) -> Work:
         """Yields jobs and finds each finished; raises MarigoldError with the user's sentence."""
-        raise NotImplementedError
+        raise NotImplementedError  # Blender's own metaclass leaves no room for ABC
 
     def steps(self) -> int:
         """How many jobs of the same length there are, for the progress bar."""

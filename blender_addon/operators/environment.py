@@ -123,7 +123,7 @@ class SetupOperator:
         return {"FINISHED"}
 
     def begin(self) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # Blender's own metaclass leaves no room for ABC
 
 
 def _may_download(cls: Any) -> bool:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ POLL_SECONDS = 0.2
 
 
 @dataclass
-class FollowedTask:
+class FollowedTask(ABC):
     """The task that goes on, or how the last one ended. words: what the interface shows."""
 
     task: Any = None
@@ -64,14 +65,14 @@ class FollowedTask:
         if self.task is not None:
             self.task.cancel()
 
+    @abstractmethod
     def in_words(self, task: Any) -> str:
         """What goes on, for the progress bar."""
-        raise NotImplementedError
 
+    @abstractmethod
     def ending(self, task: Any) -> str:
         """What a task that is done has to say."""
-        raise NotImplementedError
 
+    @abstractmethod
     def redraw(self) -> None:
         """The parts of the interface that show it."""
-        raise NotImplementedError
