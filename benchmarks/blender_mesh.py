@@ -28,9 +28,9 @@ import bpy  # isort: skip  bmesh is there only after it
 import bmesh  # isort: skip
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from blender_addon.depth_grid import DepthGrid, depth_grid  # noqa: E402
-from blender_addon.grid_mesh import grid_mesh  # noqa: E402
-from blender_addon.shape_inputs import add_shape, set_inputs  # noqa: E402
+from blender_addon.mesh.depth_grid import DepthGrid, depth_grid  # noqa: E402
+from blender_addon.mesh.grid_mesh import grid_mesh  # noqa: E402
+from blender_addon.mesh.shape_inputs import add_shape, set_inputs  # noqa: E402
 
 Build = Callable[[np.ndarray, DepthGrid], bpy.types.Mesh]
 

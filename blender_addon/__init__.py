@@ -9,12 +9,12 @@ from __future__ import annotations
 
 
 def register() -> None:
-    from . import registration
+    from .ui import registration
 
     registration.register()
 
 
 def unregister() -> None:
-    from . import registration
+    from .ui import registration
 
     registration.unregister()

@@ -39,11 +39,11 @@ TRAINING = ROOT / "training"
 # Run by a background Blender, imported by nothing: they need bpy and numpy alone.
 RENDERER = (
     "render_dataset.py",
-    "data/__init__.py",
-    "data/blender_*.py",
-    "data/exr_png.py",
-    "data/render_pool.py",
-    "data/sample_folder.py",
+    "render/__init__.py",
+    "render/blender_*.py",
+    "render/exr_png.py",
+    "render/render_pool.py",
+    "render/sample_folder.py",
 )
 APACHE = b"# SPDX-License-Identifier: Apache-2.0\n"
 

@@ -19,7 +19,7 @@ from data.registry import open_dataset
 from PIL import Image
 
 from marigold_core import Marigold
-from marigold_core.comparison import side_by_side
+from marigold_core.cli.comparison import side_by_side
 
 WIDTH, HEIGHT = 240, 180
 

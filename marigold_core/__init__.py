@@ -12,33 +12,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .checkpoints import Checkpoint, CheckpointInfo, inspect_checkpoint, load_checkpoint
+    from .checkpoints.layout import Checkpoint, CheckpointInfo, inspect_checkpoint, load_checkpoint
     from .depth import DepthMap, colorize, normalize_depth, read_depth
     from .engine import Marigold, merge_predictions
-    from .ensemble import align_sequence, ensemble_depth
+    from .ensemble.depth import align_sequence, ensemble_depth
     from .errors import Cancelled, CheckpointError, MarigoldError
-    from .geometry import Mesh, depth_to_mesh
+    from .geometry import depth_to_mesh
     from .images import read_image
+    from .mesh import Mesh
     from .progress import Progress
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Cancelled": "errors",
-    "Checkpoint": "checkpoints",
+    "Checkpoint": "checkpoints.layout",
     "CheckpointError": "errors",
-    "CheckpointInfo": "checkpoints",
+    "CheckpointInfo": "checkpoints.layout",
     "DepthMap": "depth",
     "Marigold": "engine",
     "MarigoldError": "errors",
-    "Mesh": "geometry",
+    "Mesh": "mesh",
     "Progress": "progress",
-    "align_sequence": "ensemble",
+    "align_sequence": "ensemble.depth",
     "colorize": "depth",
     "depth_to_mesh": "geometry",
-    "ensemble_depth": "ensemble",
-    "inspect_checkpoint": "checkpoints",
-    "load_checkpoint": "checkpoints",
+    "ensemble_depth": "ensemble.depth",
+    "inspect_checkpoint": "checkpoints.layout",
+    "load_checkpoint": "checkpoints.layout",
     "merge_predictions": "engine",
     "normalize_depth": "depth",
     "read_depth": "depth",

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from .colormaps import COLORMAPS, colorize
 from .depth_files import read_array, write_array, write_picture
 from .errors import MarigoldError
-from .geometry import FAR, FOV_DEGREES, MAX_VERTICES, NEAR, Mesh, depth_to_mesh
+from .geometry import FAR, FOV_DEGREES, MAX_VERTICES, NEAR, depth_to_mesh
 from .images import read_image
+from .mesh import Mesh
 
 __all__ = ["COLORMAPS", "DepthMap", "colorize", "normalize_depth", "read_depth"]
 

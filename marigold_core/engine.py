@@ -15,12 +15,12 @@ from diffusers.utils.torch_utils import randn_tensor
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .checkpoints import Checkpoint, load_checkpoint
+from .checkpoints.layout import Checkpoint, load_checkpoint
+from .denoising import Generator, LatentDiffusion, positive
 from .depth import DepthMap
-from .ensemble import ensemble_depth
+from .ensemble.depth import ensemble_depth
 from .errors import MarigoldError
 from .images import read_image, read_mask
-from .latent_diffusion import Generator, LatentDiffusion, positive
 from .progress import Callback, Reporter
 from .resize import processing_size, resize_map, resize_mask, to_pixels
 

@@ -9,14 +9,13 @@ matching camera is lens = f * 36 / max(width, height) on a 36 mm sensor with no 
 from __future__ import annotations
 
 import math
-import os
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import MarigoldError
+from .mesh import Mesh
 
 FOV_DEGREES = 50.0
 NEAR = 1.0
@@ -118,44 +117,6 @@ def grid_lines(
     rows = np.rint(np.linspace(0, height - 1, n_rows)).astype(np.int64)
     columns = np.rint(np.linspace(0, width - 1, n_columns)).astype(np.int64)
     return rows, columns
-
-
-@dataclass(frozen=True, eq=False)
-class Mesh:
-    """A textured grid mesh in camera space; the picture's camera is at the origin.
-
-    vertices: (V, 3) float32, OpenCV axes, in the units of near and far.
-    faces: (Q, 4) int32 quads, front side towards the camera.
-    uvs: (V, 2) float32 in (0, 1), v upwards from the picture's bottom (OBJ, Blender; glTF's v
-        runs down, and the writer flips it).
-    pixels: (V,) int64, row * width + column of each vertex in the depth map, so that
-        `any_map.ravel()[mesh.pixels]` is a vertex attribute.
-    size: (height, width) of the depth map; fov_degrees: across its longer side.
-    texture: (h, w, 3) uint8, or None.
-    """
-
-    vertices: NDArray[np.float32]
-    faces: NDArray[np.int32]
-    uvs: NDArray[np.float32]
-    pixels: NDArray[np.int64]
-    size: tuple[int, int]
-    fov_degrees: float
-    texture: NDArray[np.uint8] | None = None
-
-    @property
-    def triangles(self) -> NDArray[np.int32]:
-        """(2 Q, 3) int32: each quad split along the diagonal that spans less depth, which keeps
-        a crease on the crease. Same winding as the quads."""
-        z = self.vertices[self.faces, 2]
-        along_02 = np.abs(z[:, 0] - z[:, 2]) <= np.abs(z[:, 1] - z[:, 3])
-        order = np.where(along_02[:, None], [0, 1, 2, 0, 2, 3], [1, 2, 3, 1, 3, 0])
-        return np.take_along_axis(self.faces, order, axis=1).reshape(-1, 3)
-
-    def save(self, path: str | os.PathLike[str], encoded_texture: bytes | None = None) -> None:
-        """Write .glb, .ply or .obj; see `mesh_files.save_mesh`."""
-        from .mesh_files import save_mesh
-
-        save_mesh(self, path, encoded_texture)
 
 
 def depth_to_mesh(

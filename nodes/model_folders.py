@@ -7,7 +7,7 @@ from pathlib import Path
 import folder_paths
 
 from ..marigold_core import MarigoldError
-from ..marigold_core.checkpoints import BUNDLED, PUBLISHED
+from ..marigold_core.checkpoints.hub import BUNDLED, PUBLISHED
 
 FOLDER = "marigold"
 # Pipeline folders are at home in models/diffusers too, as other packs have put them there.

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from checkpoint_builders import build_checkpoint
 
-from marigold_core import empty_prompt
+from marigold_core.checkpoints import empty_prompt
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 
-from marigold_core.checkpoints import BUNDLED
-from marigold_core.cli import main
+from marigold_core.checkpoints.hub import BUNDLED
+from marigold_core.cli.arguments import main
 
 QUICK = settings(
     deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -23,7 +23,7 @@ from marigold_core.geometry import (
     project,
     unproject,
 )
-from marigold_core.mesh_files import encode_png, save_mesh
+from marigold_core.mesh import encode_png, save_mesh
 
 trimesh = pytest.importorskip("trimesh")
 
@@ -47,7 +47,7 @@ def normals(mesh) -> np.ndarray:
 def test_geometry_needs_numpy_alone(tmp_path):
     code = (
         "import sys\nfor name in ('torch', 'PIL', 'diffusers', 'scipy'): sys.modules[name] = None\n"
-        "import numpy as np, marigold_core.geometry as g, marigold_core.mesh_files\n"
+        "import numpy as np, marigold_core.geometry as g, marigold_core.mesh\n"
         "m = g.depth_to_mesh(np.zeros((4, 5), np.float32), image=np.zeros((4, 5, 3), np.uint8))\n"
         "m.save(sys.argv[1])"
     )

@@ -12,13 +12,13 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
-from marigold_core.checkpoints import check_vae, empty_prompt_embedding
+from marigold_core.checkpoints.empty_prompt import empty_prompt_embedding, fingerprint
+from marigold_core.checkpoints.hub import locate
+from marigold_core.checkpoints.layout import check_vae
+from marigold_core.checkpoints.networks import load_network, load_vae
+from marigold_core.checkpoints.weights import find_weights, read_json
 from marigold_core.diffusion import NoiseSchedule
-from marigold_core.empty_prompt import fingerprint
 from marigold_core.errors import CheckpointError, MarigoldError
-from marigold_core.hub import locate
-from marigold_core.networks import load_network, load_vae
-from marigold_core.weights import find_weights, read_json
 
 # Stable Diffusion's layers that low-rank weights are added to: attention, and its feed-forward.
 LORA_TARGETS = (

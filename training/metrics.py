@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from marigold_core.comparison import scale_and_shift
+from marigold_core.cli.comparison import scale_and_shift
 from marigold_core.errors import MarigoldError
 
 Map = NDArray[np.floating[Any]]

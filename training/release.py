@@ -18,9 +18,9 @@ from base_model import Base
 from safetensors.torch import save_file
 from torch import Tensor
 
-from marigold_core.empty_prompt import FILE_NAME as EMBEDDING_FILE
+from marigold_core.checkpoints.empty_prompt import FILE_NAME as EMBEDDING_FILE
+from marigold_core.checkpoints.weights import find_weights
 from marigold_core.files import atomic_path
-from marigold_core.weights import find_weights
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 RAIL = "CreativeML Open RAIL++-M"

@@ -39,13 +39,13 @@ def blender_program() -> str:
 
 def load_siblings() -> None:
     """Blender's -P, unlike python, does not look beside a script for its modules."""
-    folder = HERE / "data"
+    folder = HERE / "render"
     spec = importlib.util.spec_from_file_location(
-        "data", folder / "__init__.py", submodule_search_locations=[str(folder)]
+        "render", folder / "__init__.py", submodule_search_locations=[str(folder)]
     )
     assert spec and spec.loader
-    sys.modules["data"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules["data"])
+    sys.modules["render"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["render"])
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -123,8 +123,8 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
 
 def open_folder(folder: Path, settings: dict[str, Any]) -> dict[int, dict[str, Any]]:
     """What is there already, after the traces of a kill are swept up."""
-    from data.exr_png import write_whole
-    from data.sample_folder import read_manifest, write_manifest
+    from render.exr_png import write_whole
+    from render.sample_folder import read_manifest, write_manifest
 
     file = folder / SETTINGS
     if file.exists() and json.loads(file.read_text()) != settings:
@@ -150,9 +150,9 @@ def worker_command(job: dict[str, Any]) -> list[str]:
 
 
 def run(args: argparse.Namespace) -> int:
-    from data.blender_settings import Settings
-    from data.render_pool import Progress, render_all
-    from data.sample_folder import read_manifest, write_contact_sheet, write_manifest
+    from render.blender_settings import Settings
+    from render.render_pool import Progress, render_all
+    from render.sample_folder import read_manifest, write_contact_sheet, write_manifest
 
     if not blender_program() and importlib.util.find_spec("bpy") is None:
         sys.exit('Blender is missing: pip install "bpy==4.5.*" "numpy<2" into Python 3.11, or run '
@@ -197,7 +197,7 @@ def main() -> int:
         arguments = arguments[arguments.index("--") + 1 :] if "--" in arguments else []
         load_siblings()
     if arguments[:1] == ["--worker"]:
-        from data.blender_worker import work
+        from render.blender_worker import work
 
         work(json.loads(arguments[1]))
         return 0

@@ -20,7 +20,7 @@ from metrics import Score, mean_score, score
 from release import public_name
 
 from marigold_core import Marigold
-from marigold_core.comparison import side_by_side
+from marigold_core.cli.comparison import side_by_side
 
 SHOWN = 4  # pictures of each data set
 

@@ -46,8 +46,11 @@ def test_the_python():
     yield from shot("02_preferences")
     places = yield from buttons(page, area, region, columns=(0.6,), until="marigold.test_python")
     yield from fill_in(page, place(places, "python"), gui_hands.ENGINE_PYTHON)
-    check("python_typed", part("engine_session").preferences().python == gui_hands.ENGINE_PYTHON)
-    setup = part("operators.environment").setup
+    check(
+        "python_typed",
+        part("backend.engine_session").preferences().python == gui_hands.ENGINE_PYTHON,
+    )
+    setup = part("ui.operators.environment").setup
     yield from click(page, *place(places, "marigold.test_python"))
     yield from shot("03_preferences_testing")
     yield from wait(lambda: not setup.running, 120)
@@ -59,14 +62,14 @@ def test_the_python():
 
 
 def press_escape():
-    window, activity = main_window(), part("engine_session").activity
+    window, activity = main_window(), part("backend.engine_session").activity
     places = yield from sidebar_buttons(until="picture")
     picture = str(example())
     yield from fill_in(window, place(places, "picture"), picture)
     check("picture_chosen", bpy.context.scene.marigold.picture == picture)
     yield from press("marigold.depth_mesh(")
     yield from wait(lambda: activity.job is not None and activity.job.stage == "load", 120)
-    check("progress_first", activity.running, part("engine_session").activity_in_words())
+    check("progress_first", activity.running, part("backend.engine_session").activity_in_words())
     yield from shot("05_progress_first")
     took = yield from escape()
     check("escape", not activity.running and took < 0.1, f"{took:.3f} s")
@@ -75,7 +78,7 @@ def press_escape():
 
 
 def press_to_the_end():
-    window, activity = main_window(), part("engine_session").activity
+    window, activity = main_window(), part("backend.engine_session").activity
     scene = bpy.context.scene.marigold
     scene.ensemble_size, scene.num_inference_steps = 3, 4  # long enough to be seen
     yield from press("marigold.depth_mesh(")
@@ -83,7 +86,7 @@ def press_to_the_end():
         lambda: activity.job is not None and activity.job.stage == "denoise" and activity.job.step,
         180,
     )
-    check("progress", busy, part("engine_session").activity_in_words())
+    check("progress", busy, part("backend.engine_session").activity_in_words())
     yield from shot("07_progress")
     yield from wait(lambda: not activity.running, 240)
     check("result", len(depth_meshes()) == 1, activity.error)
@@ -127,7 +130,7 @@ def move_sliders():
     places = yield from sidebar_buttons(columns=(0.6, 0.2), step=10)
     print(*sorted(name[:60] for name in places), sep="; ")
     before = shape_of(obj)
-    inputs = part("shape_inputs")
+    inputs = part("mesh.shape_inputs")
     for name, text in (("Near", "1.5"), ("Far", "4"), ("Tear Ratio", "1.02")):
         _, prop, path = inputs.holder(inputs.shape_modifier(obj), name)
         at = place(places, path.split(".", 1)[-1] if prop == "value" else prop)

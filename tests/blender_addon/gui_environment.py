@@ -33,12 +33,12 @@ def page():
 
 
 def setup():
-    return part("operators.environment").setup
+    return part("ui.operators.environment").setup
 
 
 def state() -> str:
-    environment = part("environment")
-    return environment.environment_state(part("engine_session").environment_folder())
+    environment = part("backend.environment")
+    return environment.environment_state(part("backend.engine_session").environment_folder())
 
 
 def page_buttons():
@@ -58,7 +58,7 @@ def open_page():
     yield from press("addon_show")
     yield from wait(lambda: len(bpy.context.window_manager.windows) > 1, 5)
     yield 1.0
-    part("engine_session").preferences().python_source = "MADE"
+    part("backend.engine_session").preferences().python_source = "MADE"
     yield 0.5
     yield from shot("page")
 

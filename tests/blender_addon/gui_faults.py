@@ -46,14 +46,14 @@ def begin():
 
 
 def merging() -> bool:
-    engine = part("engine_session").running_engine()
+    engine = part("backend.engine_session").running_engine()
     if stage() in ("decode", "merge") and engine is not None:
         engine.poll()  # Blender's own turns come too seldom to meet it
     return stage() == "merge"
 
 
 def engine_id():
-    engine = part("engine_session").running_engine()
+    engine = part("backend.engine_session").running_engine()
     return None if engine is None else engine.pid
 
 
@@ -91,7 +91,7 @@ def next_run_is_clean(after: str):
 
 def killed_at(name: str, reached, settings=LONG):
     def chapter():
-        part("engine_session").stop_engine()
+        part("backend.engine_session").stop_engine()
         ask_for(**settings)
         yield from press("marigold.depth_mesh(")
         there = yield from wait(reached, 180, 0.002)

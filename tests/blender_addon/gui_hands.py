@@ -33,7 +33,7 @@ def part(name: str):
 
 
 def example() -> Path:
-    return Path(part("engine_session").ENGINE) / "assets" / "example.jpg"
+    return Path(part("backend.engine_session").ENGINE) / "assets" / "example.jpg"
 
 
 def check(name: str, ok: object, detail: object = "") -> None:
@@ -232,7 +232,7 @@ def press(button: str, **scan):
 
 
 def use_engine() -> None:
-    chosen = part("engine_session").preferences()
+    chosen = part("backend.engine_session").preferences()
     chosen.python, chosen.device = ENGINE_PYTHON, "CPU"
 
 
@@ -250,7 +250,7 @@ def ask_for(ensemble: int, steps: int, resolution: int) -> None:
 
 
 def activity():
-    return part("engine_session").activity
+    return part("backend.engine_session").activity
 
 
 def stage() -> str:
@@ -283,7 +283,7 @@ def tell_story(*chapters) -> None:
                 check(chapter.__name__, False, traceback.format_exc())
                 yield from shot(f"failed_{chapter.__name__}")
             (OUT / "result.json").write_text(json.dumps(seen, indent=1))
-        part("engine_session").stop_engine()
+        part("backend.engine_session").stop_engine()
         os._exit(0)
 
     telling = story()

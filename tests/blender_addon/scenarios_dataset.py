@@ -61,7 +61,7 @@ def a_scene_with_unsaved_changes_becomes_a_training_set(folder: Path, python: st
     # The saved file is empty: what was rendered are the changes.
     assert {line["scene"] for line in complete(target, 2)} == {saved.name}
     assert Path(bpy.data.filepath) == saved
-    rendering = part("operators.dataset").rendering
+    rendering = part("ui.operators.dataset").rendering
     assert rendering.words.startswith("2 samples") and not rendering.running
     assert (target / "contact_sheet.png").exists()
     # Pressed again with a larger number it adds to the set.
@@ -76,7 +76,7 @@ def a_scene_with_unsaved_changes_becomes_a_training_set(folder: Path, python: st
 def a_cancelled_set_goes_on(folder: Path, python: str) -> None:
     furnish()
     target = folder / "set"
-    rendering = part("operators.dataset").rendering
+    rendering = part("ui.operators.dataset").rendering
     seen, cancelled = set(), []
 
     def cancel_after_one() -> None:

@@ -46,14 +46,14 @@ def the_worker_makes_the_depth(folder: Path, python: str) -> None:
     again.data.attributes["d"].data.foreach_get("value", other)
     assert np.allclose(d, other, atol=1e-5)
 
-    engine = part("engine_session").running_engine()
+    engine = part("backend.engine_session").running_engine()
     assert engine.state == "ready"
     assert bpy.ops.marigold.unload() == {"FINISHED"} and engine.state == "stopped"
 
 
 @scenario
 def the_preferences_test_a_python(folder: Path, python: str) -> None:
-    setup = part("operators.environment").setup
+    setup = part("ui.operators.environment").setup
     use_engine(python)
     assert bpy.ops.marigold.test_python() == {"FINISHED"}
     assert "torch" in setup.words and "cpu" in setup.words and not setup.running
@@ -82,7 +82,7 @@ def an_environment_made_of_wheels_runs_the_engine(folder: Path, python: str) -> 
     chosen.python_source, chosen.device = "MADE", "CPU"
     chosen.wheel_folder = str(folder / "wheels")
     assert bpy.ops.marigold.make_environment() == {"FINISHED"}
-    made = part("engine_session").chosen_python()
+    made = part("backend.engine_session").chosen_python()
     assert made.startswith(str(folder / "blender")) and made != python
     depth_mesh(folder, depth_filepath="", num_inference_steps=1, ensemble_size=1)
     assert bpy.ops.marigold.unload() == {"FINISHED"}
@@ -95,7 +95,7 @@ def a_killed_worker_is_a_sentence(folder: Path, python: str) -> None:
     import signal
 
     use_engine(python)
-    session = part("engine_session")
+    session = part("backend.engine_session")
     job = session.submit("depth", {"model": session.model(), "image": str(folder / "picture.png")})
     session.engine().wait(session.submit("status"))
     os.kill(session.running_engine().pid, signal.SIGKILL)
@@ -112,7 +112,7 @@ def a_run_ends_with_its_file_and_with_the_add_on(folder: Path, python: str) -> N
     import addon_utils
 
     use_engine(python)
-    session = part("engine_session")
+    session = part("backend.engine_session")
     params = {"model": session.model(), "image": str(folder / "picture.png")}
     job = session.submit("depth", {**params, "ensemble_size": 20})
     session.activity.begin("Depth Mesh", 1)
@@ -158,8 +158,8 @@ def a_sequence_is_one_animated_mesh(folder: Path, python: str) -> None:
         directory=str(frames), num_inference_steps=1, near=1.0, far=3.0
     ) == {"FINISHED"}
     (obj,) = meshes()
-    read = part("depth_file").read_depth_file
-    part("shape_inputs").set_inputs(obj, tear=False)
+    read = part("mesh.depth_file").read_depth_file
+    part("mesh.shape_inputs").set_inputs(obj, tear=False)
     for k in (1, 2, 3):
         bpy.context.scene.frame_set(k)
         depth = read(str(frames / "marigold_depth" / f"depth_{k:04d}.exr")).depth

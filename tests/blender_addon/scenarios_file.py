@@ -107,7 +107,7 @@ def a_camera_without_its_mesh_is_an_ordinary_one(folder: Path, python: str) -> N
 @scenario
 def bake_keeps_the_shape(folder: Path, python: str) -> None:
     obj = depth_mesh(folder)
-    part("shape_inputs").set_inputs(obj, near=3.0, far=8.0)
+    part("mesh.shape_inputs").set_inputs(obj, near=3.0, far=8.0)
     wanted = evaluated(obj)[1]
     lens = obj.children[0].evaluated_get(bpy.context.evaluated_depsgraph_get()).data.lens
     assert bpy.ops.marigold.bake() == {"FINISHED"}
@@ -121,9 +121,9 @@ def bake_keeps_the_shape(folder: Path, python: str) -> None:
 def depth_files_of_every_kind(folder: Path, python: str) -> None:
     depth = np.load(folder / "plain.npy")
     for name in ("plain.png", "plain.exr", "z_alone.exr", "plain.tif", "plain.npy"):
-        read = part("depth_file").read_depth_file(str(folder / name))
+        read = part("mesh.depth_file").read_depth_file(str(folder / name))
         assert abs(read.depth - depth).max() < 1e-5, name
-    metres = part("depth_file").read_depth_file(str(folder / "metres.npy"))
+    metres = part("mesh.depth_file").read_depth_file(str(folder / "metres.npy"))
     assert np.isclose([metres.near, metres.far], [2 + 3 * depth.min(), 2 + 3 * depth.max()]).all()
     obj = depth_mesh(folder, depth_filepath=str(folder / "metres.npy"))
     assert np.allclose(evaluated(obj)[1][:, 2].min(), -(2 + 3 * depth.max()), rtol=1e-5)
@@ -171,11 +171,11 @@ def two_distances_set_near_and_far(folder: Path, python: str) -> None:
         k = int(np.flatnonzero(reference.pixels == pixel)[0])
         spots.append(tuple(float(x) for x in reference.uvs[k]))
         distances.append(float(np.linalg.norm(reference.vertices[k])))
-    part("shape_inputs").set_inputs(obj, near=1.0, far=3.0)
+    part("mesh.shape_inputs").set_inputs(obj, near=1.0, far=3.0)
     assert bpy.ops.marigold.calibrate(
         point_1=spots[0], distance_1=distances[0], point_2=spots[1], distance_2=distances[1]
     ) == {"FINISHED"}
-    get = part("shape_inputs").get_input
+    get = part("mesh.shape_inputs").get_input
     assert np.isclose([get(obj, "Near"), get(obj, "Far")], [2, 10], rtol=1e-4).all()
 
 
@@ -206,7 +206,7 @@ def three_points_lie_on_the_ground(folder: Path, python: str) -> None:
 def photographs_stand_upright(folder: Path, python: str) -> None:
     upright = np.load(folder / "upright.npy")
     for k in range(1, 9):
-        image = part("picture").load_picture(str(folder / f"turned_{k}.jpg"), pack=True)
+        image = part("mesh.picture").load_picture(str(folder / f"turned_{k}.jpg"), pack=True)
         pixels = np.empty(len(image.pixels), dtype=np.float32)
         image.pixels.foreach_get(pixels)
         seen = pixels.reshape(image.size[1], image.size[0], -1)[::-1, :, :3]

@@ -19,7 +19,7 @@ from addon_in_blender import (
 def live_shape_is_the_engines_geometry(folder: Path, python: str) -> None:
     from marigold_core.geometry import default_tear_ratio
 
-    set_inputs = part("shape_inputs").set_inputs
+    set_inputs = part("mesh.shape_inputs").set_inputs
     obj = depth_mesh(folder)
     default = expected(folder)
     cases = [
@@ -65,7 +65,7 @@ def base_mesh_is_valid(folder: Path, python: str) -> None:
 @scenario
 def resolution_picks_rows_and_columns(folder: Path, python: str) -> None:
     obj = depth_mesh(folder)
-    part("shape_inputs").set_inputs(obj, resolution=50.0, tear=False)
+    part("mesh.shape_inputs").set_inputs(obj, resolution=50.0, tear=False)
     mesh, points, corners = evaluated(obj)
     rows = np.floor(np.linspace(0, 47, 24) + 0.5).astype(int)
     columns = np.floor(np.linspace(0, 63, 32) + 0.5).astype(int)
@@ -85,7 +85,7 @@ def smoothing_stays_on_its_side_of_a_tear(folder: Path, python: str) -> None:
     np.save(folder / "step.npy", depth + 1e-3 * np.random.default_rng(0).random(depth.shape))
     obj = depth_mesh(folder, filepath="", depth_filepath=str(folder / "step.npy"))
     rough = evaluated(obj)[1][:, 2]
-    part("shape_inputs").set_inputs(obj, smoothing=20)
+    part("mesh.shape_inputs").set_inputs(obj, smoothing=20)
     smooth = evaluated(obj)[1][:, 2]
     assert len(rough) == len(smooth) == 40 * 60
     side = smooth < -3
@@ -146,7 +146,7 @@ def rendered_depth_is_the_source(folder: Path, python: str) -> None:
     np.save(folder / "upright_waves.npy", np.ascontiguousarray(waves.T))
     settings = dict(fov=np.radians(62.0), near=1.5, far=9.0)
     obj = depth_mesh(folder, depth_filepath=str(folder / "waves.npy"), **settings)
-    part("shape_inputs").set_inputs(obj, tear=False)
+    part("mesh.shape_inputs").set_inputs(obj, tear=False)
     # Whoever moves the mesh moves its camera.
     obj.location, obj.rotation_euler = (3, -2, 1), (1.2, 0.3, 2.0)
     render_depth(obj, (64, 48), folder / "rendered.exr")
@@ -154,5 +154,5 @@ def rendered_depth_is_the_source(folder: Path, python: str) -> None:
     portrait = depth_mesh(
         folder, filepath="", depth_filepath=str(folder / "upright_waves.npy"), **settings
     )
-    part("shape_inputs").set_inputs(portrait, tear=False)
+    part("mesh.shape_inputs").set_inputs(portrait, tear=False)
     render_depth(portrait, (48, 64), folder / "rendered_upright.exr")

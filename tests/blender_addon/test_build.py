@@ -36,7 +36,7 @@ def test_the_zip_holds_all_and_no_more(archive):
     assert f'version = "{marigold_core.__version__}"' in manifest
     assert f'wheels = ["./{wheel_of(archive)}"]' in manifest
     assert "GNU GENERAL PUBLIC LICENSE" in licence and "Version 3" in licence
-    assert {"__init__.py", "operators/depth_mesh.py", "engine/LICENSE"} <= names
+    assert {"__init__.py", "ui/operators/depth_mesh.py", "engine/LICENSE"} <= names
     assert "engine/marigold_core/assets/nano/model_index.json" in names
     assert "build.py" not in names
     assert not [name for name in names if "__pycache__" in name]

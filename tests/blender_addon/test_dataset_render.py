@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 import render_dataset
-from data.render_pool import Progress, render_all
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from render.render_pool import Progress, render_all
 
 from blender_addon.build import build
 
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def dataset_render(addon_module):
-    return addon_module("dataset_render")
+    return addon_module("backend.dataset_render")
 
 
 @given(st.integers(0, 10**6), st.integers(1, 10**6), st.floats(0.01, 900))
@@ -160,7 +160,7 @@ def test_cancel_lets_the_renderer_end_by_itself(dataset_render, tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to end by itself on")
 def test_a_program_that_hangs_is_killed(addon_module):
-    task_module = addon_module("background_task")
+    task_module = addon_module("backend.background_task")
     code = (
         "import signal, time\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -187,11 +187,11 @@ def test_the_zip_has_all_of_the_renderer(tmp_path):
         original = ROOT / "training" / name.removeprefix("renderer/")
         assert text.partition("\n")[2] == original.read_text(encoding="utf-8")
         for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.ImportFrom) and (node.level or "data." in str(node.module)):
-                module = (node.module or "").removeprefix("data.")
+            if isinstance(node, ast.ImportFrom) and (node.level or "render." in str(node.module)):
+                module = (node.module or "").removeprefix("render.")
                 wanted = [module] if module else [alias.name for alias in node.names]
                 for part in wanted:
-                    assert f"renderer/data/{part}.py" in files, f"{name} needs {part}"
+                    assert f"renderer/render/{part}.py" in files, f"{name} needs {part}"
                 continue
             modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             modules += [node.module] if isinstance(node, ast.ImportFrom) else []
@@ -211,7 +211,7 @@ def test_an_unforeseen_error_is_a_sentence_and_the_log_says_where(addon_module):
     def work(task):
         raise KeyError("depth")
 
-    task = addon_module("background_task").Task(work).wait(10)
+    task = addon_module("backend.background_task").Task(work).wait(10)
     assert (task.state, task.error) == (
         "failed",
         "It failed (KeyError: 'depth'); the log has more.",

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blender_addon.calibration import calibrated_range, placed, upright
-from blender_addon.depth_grid import HOLE, budget_in_words, depth_grid
-from blender_addon.exr_file import (
+from blender_addon.mesh.calibration import calibrated_range, placed, upright
+from blender_addon.mesh.depth_grid import HOLE, budget_in_words, depth_grid
+from blender_addon.mesh.exr_file import (
     ExrProblem,
     exr_bytes,
     exr_channels,
@@ -191,7 +191,7 @@ def test_the_budget_in_words():
 
 def test_these_parts_need_numpy_alone():
     code = (
-        "import sys, blender_addon.calibration, blender_addon.exr_file, blender_addon\n"
+        "import sys, blender_addon.mesh.calibration, blender_addon.mesh.exr_file, blender_addon\n"
         "print(*sorted({name.split('.')[0] for name in sys.modules}))"
     )
     run = subprocess.run(

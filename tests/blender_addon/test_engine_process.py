@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from marigold_core import Marigold, align_sequence
-from marigold_core.worker_methods import Session
+from marigold_core.worker.methods import Session
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "marigold_core" / "assets" / "example.jpg"
@@ -30,7 +30,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="kill -9 is POSIX's")
 
 @pytest.fixture(scope="session")
 def client(addon_module):
-    return addon_module("engine_process")
+    return addon_module("backend.engine_process")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -306,7 +306,8 @@ def test_the_worker_does_not_outlive_its_parent_even_in_a_step(tmp_path):
         package = types.ModuleType("addon")
         package.__path__ = [{str(ROOT / "blender_addon")!r}]
         sys.modules["addon"] = package
-        engine = importlib.import_module("addon.engine_process").EngineProcess(sys.executable)
+        engine = importlib.import_module("addon.backend.engine_process")
+        engine = engine.EngineProcess(sys.executable)
         params = {LONG | {"ensemble_size": 50}!r}
         job = engine.submit("depth", params, {{"image": np.ones((40, 56, 3), np.float32)}})
         while job.stage != "denoise":
@@ -355,6 +356,6 @@ def test_memory_is_flat_over_200_requests(warm):
 
 
 def test_the_documented_methods_are_there():
-    from marigold_core.worker import METHODS
+    from marigold_core.worker.server import METHODS
 
     assert all(callable(getattr(Session, name)) for name in METHODS)

@@ -32,17 +32,17 @@ posix = pytest.mark.skipif(os.name != "posix", reason="uses shell scripts as pro
 
 @pytest.fixture(scope="session")
 def environment(addon_module):
-    return addon_module("environment")
+    return addon_module("backend.environment")
 
 
 @pytest.fixture(scope="session")
 def check(addon_module):
-    return addon_module("python_check")
+    return addon_module("backend.python_check")
 
 
 @pytest.fixture(scope="session")
 def output(addon_module):
-    return addon_module("pip_output")
+    return addon_module("backend.pip_output")
 
 
 @pytest.fixture
@@ -401,7 +401,7 @@ def pins(name: str) -> dict[str, str]:
 
 
 def test_the_lock_is_the_tested_versions_and_complete(check):
-    lock, tested = pins("blender_addon/requirements.txt"), pins("constraints.txt")
+    lock, tested = pins("blender_addon/backend/requirements.txt"), pins("constraints.txt")
     assert lock == {name: tested[name] for name in lock}
     needed = {check.package(module).replace("_", "-") for module in check.LOWEST}
     for name in needed | lock.keys():

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from blender_addon.environment import BUILDS
-from blender_addon.translations import TABLE, translations
+from blender_addon.backend.environment import BUILDS
+from blender_addon.ui.translations import TABLE, translations
 
 ADDON = Path(__file__).parents[2] / "blender_addon"
 SOURCES = [path for path in ADDON.rglob("*.py") if "import bpy" in path.read_text("utf-8")]
@@ -62,7 +62,7 @@ def test_every_word_has_its_translations():
 
 
 def test_sliders_are_translated():
-    tree = ast.parse((ADDON / "panel.py").read_text("utf-8"))
+    tree = ast.parse((ADDON / "ui" / "panel.py").read_text("utf-8"))
     (sliders,) = (
         node.value
         for node in tree.body

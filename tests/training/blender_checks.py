@@ -9,15 +9,15 @@ from pathlib import Path
 
 import bpy
 import numpy as np
-from data.blender_cameras import FreeSpace, View, look
-from data.blender_lights import add_light
-from data.blender_materials import glass, mirror, surface
-from data.blender_render import Quality, render_data, render_sample
-from data.blender_settings import Settings
-from data.blender_solids import Stage
-from data.blender_worker import Renderer
-from data.blender_worlds import KINDS
 from mathutils import Vector
+from render.blender_cameras import FreeSpace, View, look
+from render.blender_lights import add_light
+from render.blender_materials import glass, mirror, surface
+from render.blender_render import Quality, render_data, render_sample
+from render.blender_settings import Settings
+from render.blender_solids import Stage
+from render.blender_worker import Renderer
+from render.blender_worlds import KINDS
 
 QUALITY = Quality(1, 1, 1)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from marigold_core.cli import build_parser
+from marigold_core.cli.arguments import build_parser
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))

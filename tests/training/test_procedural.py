@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from data.latents import SceneBatches, depth_target, has_range
-from data.procedural import camera_rays, cast, render_scenes
-from data.worlds import World, random_world
+from render.procedural import camera_rays, cast, render_scenes
+from render.worlds import World, random_world
 
 
 def generator(seed: int) -> torch.Generator:

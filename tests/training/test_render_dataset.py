@@ -17,18 +17,18 @@ from pathlib import Path
 import numpy as np
 import OpenEXR
 import pytest
-from data.exr_png import read_exr, read_png, write_exr, write_png
-from data.render_pool import Progress, clock, render_all
-from data.sample_folder import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from render.exr_png import read_exr, read_png, write_exr, write_png
+from render.render_pool import Progress, clock, render_all
+from render.sample_folder import (
     Sample,
     append_manifest,
     read_manifest,
     write_contact_sheet,
     write_sample,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "training" / "render_dataset.py"

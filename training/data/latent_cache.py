@@ -22,16 +22,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from marigold_core.checkpoints.weights import read_header
 from marigold_core.errors import MarigoldError
 from marigold_core.files import atomic_path
-from marigold_core.weights import read_header
 
 from .latents import depth_target, encode, has_range
 from .sample import DataError, Sample, SampleDataset
 
 VERSION = 1  # of what stands in a file; raise it when that changes
 # What decides how a procedural scene looks.
-PROCEDURAL_SOURCES = ("procedural.py", "worlds.py", "scenes.py")
+PROCEDURAL_SOURCES = ("render/procedural.py", "render/worlds.py", "data/scenes.py")
 
 
 class LatentSample(NamedTuple):
@@ -112,7 +112,7 @@ def data_fingerprint(spec: str) -> str:
     digest = hashlib.sha256()
     if kind == "procedural":
         for source in PROCEDURAL_SOURCES:
-            digest.update((Path(__file__).parent / source).read_bytes())
+            digest.update((Path(__file__).parents[1] / source).read_bytes())
         return digest.hexdigest()
     root = Path(where).expanduser()
     root = root.parent if root.is_file() else root  # a manifest's paths are relative to it

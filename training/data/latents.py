@@ -7,12 +7,11 @@ import os
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from render.procedural import render_scenes
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from marigold_core.depth import normalize_depth
-
-from .procedural import render_scenes
 
 # Pictures come in landscape, portrait and square; a batch has one shape.
 SHAPES = ((120, 160), (120, 160), (144, 144), (160, 120))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import count
 
 import torch
+from render.procedural import render_scenes
 
 from marigold_core.errors import MarigoldError
 
 from .latents import SHAPES, has_range
-from .procedural import render_scenes
 from .sample import HOLE, Sample, SampleDataset, resized_shape
 
 # Scene i of a split has the seed FIRST_SEED[split] + i. (A scene that is thrown away is drawn

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One picture -> one depth mesh; and every picture of a folder."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import bpy
+import numpy as np
+from mathutils import Vector
+
+from ...backend.engine_parts import MarigoldError
+from ...backend.engine_process import Job
+from ...backend.engine_session import submit
+from ...mesh.calibration import placed
+from ...mesh.depth_file import read_depth_file
+from ...mesh.depth_object import SIZE, depth_object, frame_scene, object_name
+from ...mesh.matched_camera import camera_of
+from ...mesh.picture import SUFFIXES, load_picture
+from ..run_settings import RUN_NAMES, RunSettings, depth_params, fill_from_sidebar, shape_options
+from .engine_run import EngineRun, Work, collection_for
+from .shape import look_through_camera
+
+EYE_HEIGHT = 1.6
+
+
+class MARIGOLD_OT_depth_mesh(EngineRun, RunSettings, bpy.types.Operator):
+    """Estimate the depth of a picture and build a textured mesh of it, with the camera that
+    matches. With a depth file no model runs"""
+
+    bl_idname = "marigold.depth_mesh"
+    bl_label = "Depth Mesh"
+    bl_options = {"REGISTER", "UNDO"}
+
+    filepath: bpy.props.StringProperty(name="Picture", subtype="FILE_PATH", options={"SKIP_SAVE"})
+    depth_filepath: bpy.props.StringProperty(
+        name="Depth File",
+        description="A finished depth map: EXR, 16-bit PNG, TIFF, NPY; 0 is near",
+        subtype="FILE_PATH",
+        options={"SKIP_SAVE"},
+    )
+    image: bpy.props.StringProperty(
+        name="Image",
+        description="Name of an image in this file, instead of a picture on disk",
+        options={"SKIP_SAVE", "HIDDEN"},
+    )
+    filter_image: bpy.props.BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
+    filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        fill_from_sidebar(self, context)
+        if self.filepath or self.depth_filepath or self.image:
+            return self.start(context)
+        context.window_manager.fileselect_add(self)
+        return {"RUNNING_MODAL"}
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        return self.execute_after_browser(context)
+
+    def draw(self, context: bpy.types.Context) -> None:
+        if context.space_data is not None and context.space_data.type == "FILE_BROWSER":
+            draw_settings(self.layout, self)
+        else:  # nothing here that would run the model again
+            self.layout.label(text="Change the mesh with the sliders in the sidebar", icon="INFO")
+
+    def work(self, context: bpy.types.Context) -> Work:
+        image = self._image()
+        if self.depth_filepath:
+            path = bpy.path.abspath(self.depth_filepath)
+            file = read_depth_file(path, invert=self.invert)
+            if image is not None:
+                check_shape(image, file.depth)
+            name = image.name if image is not None else path
+            values = {} if file.near is None else {"near": file.near, "far": file.far}
+            finish(context, self, object_name(name), file.depth, image, **values)
+            return
+        if image is None:
+            raise MarigoldError("Choose a picture, or a depth file.")
+        job = submit_image(image, self._path(), self)
+        name = image.name  # the datablock itself may go while the job runs
+        yield job
+        image = bpy.data.images.get(name) or self._image()
+        mesh_of_job(context, self, object_name(name), job, image)
+
+    def _path(self) -> str:
+        return bpy.path.abspath(self.filepath)
+
+    def _image(self) -> bpy.types.Image | None:
+        if self.image:
+            image = bpy.data.images.get(self.image)
+            if image is None or not image.has_data and not len(image.pixels):
+                raise MarigoldError(f"There is no image {self.image!r} with pixels in this file.")
+            return image
+        if not self.filepath:
+            return None
+        if not Path(self._path()).is_file():
+            raise MarigoldError(f"{Path(self._path()).name}: there is no such picture.")
+        return load_picture(self._path(), pack=self.pack)
+
+
+class MARIGOLD_OT_batch(EngineRun, RunSettings, bpy.types.Operator):
+    """Make a depth mesh of every picture in a folder, in a collection of their own"""
+
+    bl_idname = "marigold.batch"
+    bl_label = "Depth Meshes of a Folder"
+    bl_options = {"REGISTER", "UNDO"}
+    title = "Folder"
+    one_may_fail = True
+
+    directory: bpy.props.StringProperty(name="Folder", subtype="DIR_PATH", options={"SKIP_SAVE"})
+    filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        fill_from_sidebar(self, context)
+        if self.directory:
+            return self.start(context)
+        context.window_manager.fileselect_add(self)
+        return {"RUNNING_MODAL"}
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        return self.execute_after_browser(context)
+
+    def draw(self, context: bpy.types.Context) -> None:
+        if context.space_data is not None and context.space_data.type == "FILE_BROWSER":
+            draw_settings(self.layout, self)
+
+    def steps(self) -> int:
+        return len(pictures_in(self.directory))
+
+    def work(self, context: bpy.types.Context) -> Work:
+        folder = Path(bpy.path.abspath(self.directory))
+        paths = pictures_in(self.directory)
+        if not paths:
+            raise MarigoldError(f"There is no picture in the folder {folder.name}.")
+        collection_name = collection_for(context, folder.name).name
+        place, failed = 0.0, []
+        width = 2 * self.far * math.tan(self.fov / 2)  # of the view at its far end
+        for path in paths:
+            try:
+                image = load_picture(str(path), pack=self.pack)
+            except MarigoldError as error:
+                failed.append(str(error))
+                continue
+            job = submit_image(image, str(path), self)
+            name = image.name
+            yield job
+            if job.state == "failed":
+                if job.error_kind in ("python", "checkpoint", "memory"):
+                    raise MarigoldError(job.error)  # the next picture would fail alike
+                failed.append(job.error)
+                continue
+            obj = mesh_of_job(
+                context, self, object_name(str(path)), job, bpy.data.images.get(name),
+                bpy.data.collections.get(collection_name), look=False,
+            )  # fmt: skip
+            obj.location.x += place
+            place += 1.2 * width
+        for sentence in failed:
+            self.report({"WARNING"}, sentence)
+        if len(failed) == len(paths):
+            raise MarigoldError(f"None of the {len(paths)} pictures became a mesh: {failed[0]}")
+        self.report({"INFO"}, f"{len(paths) - len(failed)} of {len(paths)} pictures")
+
+
+def pictures_in(directory: str) -> list[Path]:
+    folder = Path(bpy.path.abspath(directory))
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+
+
+def submit_image(image: bpy.types.Image, path: str, settings: Any) -> Job:
+    """The worker reads the picture's file itself, 16 bits and all; without one it gets pixels."""
+    params = depth_params(settings)
+    if path and Path(path).is_file():
+        return submit("depth", {**params, "image": path})
+    return submit("depth", params, {"image": image_pixels(image)})
+
+
+def image_pixels(image: bpy.types.Image) -> np.ndarray:
+    """(H, W, 3) uint8, as seen: a byte image's `pixels` are display-encoded."""
+    width, height = image.size
+    pixels = np.empty(width * height * image.channels, dtype=np.float32)
+    image.pixels.foreach_get(pixels)
+    grid = pixels.reshape(height, width, image.channels)[::-1]
+    if image.is_float:
+        linear = grid.clip(0, 1)
+        grid = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+    rgb = grid[..., :3] if image.channels >= 3 else np.repeat(grid[..., :1], 3, axis=2)
+    return np.rint(rgb.clip(0, 1) * 255).astype(np.uint8)
+
+
+def mesh_of_job(
+    context: bpy.types.Context,
+    settings: Any,
+    name: str,
+    job: Job,
+    image: bpy.types.Image | None,
+    collection: bpy.types.Collection | None = None,
+    look: bool = True,
+) -> bpy.types.Object:
+    result = job.result
+    depth, near, far = placed(
+        job.arrays["depth"],
+        settings.near,
+        settings.far,
+        scale_invariant=result.get("scale_invariant", True),
+        shift_invariant=result.get("shift_invariant", True),
+    )
+    mask = job.arrays.get("mask")
+    return finish(
+        context, settings, name, depth, image, collection,
+        uncertainty=job.arrays.get("uncertainty"),
+        mask=None if mask is None else mask.astype(bool),
+        near=near, far=far, look=look,
+    )  # fmt: skip
+
+
+def finish(
+    context: bpy.types.Context,
+    settings: Any,
+    name: str,
+    depth: np.ndarray,
+    image: bpy.types.Image | None,
+    collection: bpy.types.Collection | None = None,
+    *,
+    uncertainty: np.ndarray | None = None,
+    mask: np.ndarray | None = None,
+    near: float | None = None,
+    far: float | None = None,
+    look: bool = True,
+) -> bpy.types.Object:
+    """The object, selected and active, and the view through its camera; beside an artist who by
+    now edits or sculpts something else, which stays active, it only comes to the scene."""
+    options = shape_options(settings)
+    if near is not None and far is not None:
+        options = replace(options, near=near, far=far)
+    if not options.far > options.near:
+        raise MarigoldError(
+            f"Near is {options.near:g} and far is {options.far:g}; far must be beyond near."
+        )
+    obj = depth_object(
+        name, depth, image, collection or context.collection, options,
+        uncertainty=uncertainty, mask=mask,
+    )  # fmt: skip
+    # At the height of a standing eye: a picture's floor comes to lie near the scene's, and the
+    # camera is not inside the cube of a new file.
+    obj.location = context.scene.cursor.location + Vector((0.0, 0.0, EYE_HEIGHT))
+    at_rest = context.mode == "OBJECT"
+    if at_rest:
+        for other in context.view_layer.objects.selected:
+            other.select_set(False)
+        context.view_layer.objects.active = obj
+        obj.select_set(True)
+    if look:
+        frame_scene(context.scene, camera_of(obj), tuple(obj[SIZE]))
+        if options.camera and at_rest:
+            look_through_camera(context, obj)
+    return obj
+
+
+def check_shape(image: bpy.types.Image, depth: np.ndarray) -> None:
+    """As `marigold_core.geometry` does: a processing size is rounded to whole pixels."""
+    width, height = image.size
+    expected = height / width * depth.shape[1]
+    if abs(expected - depth.shape[0]) > 1 + 0.02 * depth.shape[0]:
+        raise MarigoldError(
+            f"The picture is {width}x{height} and the depth map {depth.shape[1]}x{depth.shape[0]}:"
+            " their shapes differ, so they do not belong together."
+        )
+
+
+def draw_settings(layout: bpy.types.UILayout, settings: Any, run: bool = True) -> None:
+    layout.use_property_split = True
+    layout.use_property_decorate = False
+    for name in RUN_NAMES if run else ():
+        layout.prop(settings, name)
+    for name in ("near", "far", "fov", "flat", "solid", "vertex_budget", "pack", "camera"):
+        layout.prop(settings, name)
+
+
+CLASSES = (MARIGOLD_OT_depth_mesh, MARIGOLD_OT_batch)

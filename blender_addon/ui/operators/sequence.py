@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An image sequence -> one animated depth mesh.
+
+Every frame of a checkpoint has a scale and a shift of its own; the engine's `align_sequence`
+brings them to one range, so that one near and one far hold for all.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import bpy
+import numpy as np
+
+from ...backend.engine_parts import MarigoldError
+from ...backend.engine_session import submit
+from ...mesh.calibration import placed
+from ...mesh.depth_object import object_name
+from ...mesh.depth_sequence import frame_number, load_sequence, numbered_frames, write_depth_frames
+from ...mesh.picture import SUFFIXES
+from ...mesh.shape_inputs import set_inputs
+from ..run_settings import RunSettings, depth_params, fill_from_sidebar
+from .depth_mesh import draw_settings, finish
+from .engine_run import EngineRun, Work
+
+INVARIANCES = ("scale_invariant", "shift_invariant")
+
+
+class MARIGOLD_OT_sequence(EngineRun, RunSettings, bpy.types.Operator):
+    """Make one animated depth mesh of an image sequence, its frames aligned to one another"""
+
+    bl_idname = "marigold.sequence"
+    bl_label = "Animated Depth Mesh"
+    bl_options = {"REGISTER", "UNDO"}
+    title = "Image Sequence"
+
+    directory: bpy.props.StringProperty(
+        name="Folder", description="Of numbered frames", subtype="DIR_PATH", options={"SKIP_SAVE"}
+    )
+    depth_directory: bpy.props.StringProperty(
+        name="Depth Folder",
+        description="Where the frames of depth are written, which the mesh reads; empty is the"
+        " folder marigold_depth in the folder of the frames",
+        subtype="DIR_PATH",
+        options={"SKIP_SAVE"},
+    )
+    filter_image: bpy.props.BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
+    filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        fill_from_sidebar(self, context)
+        if self.directory:
+            return self.start(context)
+        context.window_manager.fileselect_add(self)
+        return {"RUNNING_MODAL"}
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        return self.execute_after_browser(context)
+
+    def draw(self, context: bpy.types.Context) -> None:
+        if context.space_data is not None and context.space_data.type == "FILE_BROWSER":
+            self.layout.prop(self, "depth_directory")
+            draw_settings(self.layout, self)
+
+    def steps(self) -> int:
+        try:
+            return len(numbered_frames(Path(bpy.path.abspath(self.directory)), SUFFIXES)) + 1
+        except MarigoldError:
+            return 1
+
+    def work(self, context: bpy.types.Context) -> Work:
+        folder = Path(bpy.path.abspath(self.directory))
+        paths = numbered_frames(folder, SUFFIXES)
+        target = (
+            Path(bpy.path.abspath(self.depth_directory))
+            if self.depth_directory
+            else folder / "marigold_depth"
+        )
+        frames, flags = [], {}
+        for path in paths:
+            job = submit("depth", {**depth_params(self), "image": str(path)})
+            yield job
+            depth = job.arrays["depth"]
+            if frames and depth.shape != frames[0].shape:
+                raise MarigoldError(f"{path.name} is not as large as the frames before it.")
+            frames.append(depth)
+            flags = {name: job.result.get(name, True) for name in INVARIANCES}
+        job = submit("align", flags, {"frames": np.stack(frames)})
+        yield job
+        aligned, near, far = placed(job.arrays["frames"], self.near, self.far, **flags)
+        try:
+            first = write_depth_frames(aligned, target)
+        except OSError as error:
+            raise MarigoldError(
+                f"The frames of depth cannot be written to {target.name}: {error.strerror}; choose"
+                " another Depth Folder."
+            ) from error
+
+        image = load_sequence(paths[0], len(paths), data=False)
+        obj = finish(context, self, object_name(str(folder)), aligned[0], image, near=near, far=far)
+        depth_image = load_sequence(first, len(paths), data=True)
+        set_inputs(obj, animated=True, depth_sequence=depth_image)
+        for node in obj.active_material.node_tree.nodes:
+            if node.type == "TEX_IMAGE":
+                node.image_user.frame_duration = len(paths)
+                node.image_user.frame_start = 1
+                node.image_user.frame_offset = frame_number(paths[0]) - 1
+                node.image_user.use_auto_refresh = True
+        context.scene.frame_start = 1
+        context.scene.frame_end = max(len(paths), 1)
+        context.scene.frame_set(1)
+
+
+CLASSES = (MARIGOLD_OT_sequence,)

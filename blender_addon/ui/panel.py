@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The sidebar's Marigold tab. Drawing only: what it shows is read from plain attributes."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import bpy
+
+from ..backend.engine_session import PACKAGE, activity, activity_in_words, preferences
+from ..mesh.depth_grid import budget_in_words
+from ..mesh.depth_object import SECONDS, SIZE
+from ..mesh.picture_material import shown, views
+from ..mesh.shape_inputs import holder, shape_modifier
+from .operators.dataset import NAMES, copy_dataset_settings, rendering
+from .operators.depth_mesh import draw_settings
+from .operators.points import UNPICKED
+from .run_settings import RUN_NAMES
+
+iface = bpy.app.translations.pgettext_iface
+
+SLIDERS = (
+    ("Near", "Far", "Field of View", "Relief", "Flat Displacement"),
+    ("Tear", "Tear Ratio", "Smoothing", "Resolution"),
+    ("Solid", "Thickness"),
+)
+
+
+class MarigoldPanel:
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "UI"
+    bl_category = "Marigold"
+
+
+class MARIGOLD_PT_picture(MarigoldPanel, bpy.types.Panel):
+    bl_label = "Depth Mesh"
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout, settings = self.layout, context.scene.marigold
+        layout.prop(settings, "picture")
+        layout.prop(settings, "depth_file", text="Depth")
+        if settings.depth_file:
+            layout.prop(settings, "invert")
+        else:
+            _draw_engine(layout)
+        if activity.running:
+            row = layout.row(align=True)
+            row.progress(factor=activity.fraction, text=activity_in_words())
+            row.operator("marigold.cancel", text="", icon="X")
+            return
+        row = layout.row()
+        row.scale_y = 1.6
+        button = row.operator("marigold.depth_mesh", icon="OUTLINER_OB_LIGHTPROBE")
+        button.filepath = settings.picture
+        button.depth_filepath = settings.depth_file
+        row = layout.row(align=True)
+        for operator, text in (
+            ("marigold.batch", "Folder..."),
+            ("marigold.sequence", "Sequence..."),
+        ):
+            row.operator(operator, text=text)
+        if activity.error:
+            _draw_sentence(layout.box(), activity.error, context)
+
+
+class MARIGOLD_PT_run(MarigoldPanel, bpy.types.Panel):
+    bl_label = "Settings"
+    bl_parent_id = "MARIGOLD_PT_picture"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout, settings = self.layout, context.scene.marigold
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        if not settings.depth_file:
+            for name in RUN_NAMES:
+                layout.prop(settings, name)
+            layout.separator()
+        draw_settings(layout, settings, run=False)
+        count, memory = budget_in_words(settings.vertex_budget)
+        words = iface("At most {count} vertices, about {memory}")
+        layout.label(text=words.format(count=count, memory=memory), icon="INFO")
+
+
+class MARIGOLD_PT_shape(MarigoldPanel, bpy.types.Panel):
+    bl_label = "Live Shape"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return context.active_object is not None and SIZE in context.active_object
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout, obj = self.layout, context.active_object
+        modifier = shape_modifier(obj)
+        if views(obj.active_material):
+            row = layout.grid_flow(row_major=True, columns=2, even_columns=True, align=True)
+            now = shown(obj.active_material)
+            for view in views(obj.active_material):
+                button = row.operator("marigold.show", text=view, depress=view == now)
+                button.view = view
+        if modifier is None:
+            layout.label(text="Baked: plain geometry", icon="MESH_DATA")
+            return
+        for group in SLIDERS:
+            column = layout.column(align=True)
+            column.use_property_split = True
+            for name in group:
+                owner, prop, _ = holder(modifier, name)
+                column.prop(owner, prop, text=iface(name))
+        row = layout.row(align=True)
+        row.operator("marigold.camera", icon="CAMERA_DATA")
+        row.operator("marigold.bake", icon="MESH_DATA")
+        layout.operator("marigold.mark_asset", icon="ASSET_MANAGER")
+        words = iface("{count} vertices, built in {seconds} s")
+        count, seconds = f"{len(obj.data.vertices):,}", f"{obj.get(SECONDS, 0):.2f}"
+        layout.label(text=words.format(count=count, seconds=seconds), icon="INFO")
+
+
+class MARIGOLD_PT_scale(MarigoldPanel, bpy.types.Panel):
+    bl_label = "Real Scale"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return MARIGOLD_PT_shape.poll(context) and shape_modifier(context.active_object) is not None
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout, picked = self.layout, context.active_object.marigold_points
+        layout.label(text="Two points whose distance is known")
+        for k in (1, 2, 3):
+            row = layout.row(align=True)
+            done = tuple(getattr(picked, f"point_{k}")) != UNPICKED
+            icon = "CHECKMARK" if done else "EYEDROPPER"
+            text = iface("Point") + f" {k}"
+            row.operator("marigold.pick_point", text=text, icon=icon).number = k
+            if k < 3:
+                row.prop(picked, f"distance_{k}", text="")
+        layout.operator("marigold.calibrate")
+        layout.label(text="Three points of the floor")
+        layout.operator("marigold.align_ground")
+
+
+class MARIGOLD_PT_dataset(MarigoldPanel, bpy.types.Panel):
+    bl_label = "Training Set"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout, settings = self.layout, context.scene.marigold_dataset
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        if rendering.running:
+            row = layout.row(align=True)
+            row.progress(factor=rendering.fraction, text=rendering.words)
+            row.operator("marigold.cancel_dataset", text="", icon="X")
+            return
+        for name in NAMES:
+            layout.prop(settings, name)
+        button = layout.operator("marigold.render_dataset", icon="RENDER_STILL")
+        copy_dataset_settings(settings, button)
+        if rendering.failed:
+            _draw_sentence(layout.box(), rendering.words, context)
+        elif rendering.words:
+            for line in _wrapped(rendering.words, context):
+                layout.label(text=line)
+
+
+def _draw_engine(layout: bpy.types.UILayout) -> None:
+    """One line on the engine, and the way to the preferences where it has no Python yet."""
+    chosen = preferences()
+    if chosen.python_source == "EXISTING" and not chosen.python:
+        box = layout.box()
+        box.label(text="The engine has no Python yet", icon="INFO")
+        box.operator("preferences.addon_show", text="Open Preferences").module = PACKAGE
+    else:
+        layout.label(text=chosen.checkpoint or "nano", icon="NODETREE")
+
+
+def _wrapped(sentence: str, context: bpy.types.Context) -> list[str]:
+    """Into the panel's width: 80 pixels are tabs, margins and icon, a letter takes 6.4."""
+    pixels = context.region.width / context.preferences.system.ui_scale
+    return textwrap.wrap(sentence, max(int((pixels - 80) / 6.4), 20))
+
+
+def _draw_sentence(layout: Any, sentence: str, context: bpy.types.Context) -> None:
+    for k, line in enumerate(_wrapped(sentence, context)):
+        layout.label(text=line, icon="ERROR" if k == 0 else "NONE")
+
+
+CLASSES = (
+    MARIGOLD_PT_picture,
+    MARIGOLD_PT_run,
+    MARIGOLD_PT_shape,
+    MARIGOLD_PT_scale,
+    MARIGOLD_PT_dataset,
+)

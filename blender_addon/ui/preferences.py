@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The preferences page: which Python runs the engine, on what, with which checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import bpy
+
+from ..backend.engine_session import PACKAGE, environment_folder
+from ..backend.environment import BUILDS, environment_state
+from .operators.environment import setup
+
+CHECKPOINTS = ("nano", "v1-1", "v1-0", "lcm", "e2e")
+
+
+def _checkpoint_names(
+    self: bpy.types.AddonPreferences, context: bpy.types.Context, text: str
+) -> Iterable[str]:
+    return [name for name in CHECKPOINTS if text.lower() in name]
+
+
+def _builds(self: bpy.types.AddonPreferences, context: bpy.types.Context) -> list[tuple]:
+    return _BUILD_ITEMS
+
+
+# Blender keeps no copy of a list that a function gives: it must stay alive here.
+_BUILD_ITEMS = [
+    ("AUTO", "Automatic", "What fits this machine"),
+    *((name.upper(), build.label, build.size) for name, build in BUILDS.items()),
+]
+
+
+class MarigoldPreferences(bpy.types.AddonPreferences):
+    bl_idname = PACKAGE
+
+    python_source: bpy.props.EnumProperty(
+        name="Engine",
+        items=[
+            (
+                "EXISTING",
+                "Use an Existing Python",
+                "One that has torch and diffusers, as ComfyUI's",
+            ),
+            ("MADE", "Make One for Me", "An environment in Blender's own folder for this add-on"),
+        ],
+    )
+    python: bpy.props.StringProperty(
+        name="Python",
+        description="The python program of an environment with torch and diffusers. Nothing is"
+        " ever written to it",
+        subtype="FILE_PATH",
+    )
+    build: bpy.props.EnumProperty(
+        name="Build", description="Which build of torch is downloaded", items=_builds
+    )
+    proxy: bpy.props.StringProperty(
+        name="Proxy", description="Such as http://host:8080; empty is the system's own"
+    )
+    wheel_folder: bpy.props.StringProperty(
+        name="Wheel Folder",
+        description="Install from the wheels in this folder, without the network",
+        subtype="DIR_PATH",
+    )
+    device: bpy.props.EnumProperty(
+        name="Device",
+        items=[
+            ("AUTO", "Automatic", "The fastest there is"),
+            ("CUDA", "CUDA / ROCm", "An NVIDIA or AMD GPU"),
+            ("MPS", "MPS", "An Apple GPU"),
+            ("CPU", "CPU", "Slow with a full-size checkpoint, and always there"),
+        ],
+    )
+    precision: bpy.props.EnumProperty(
+        name="Precision",
+        items=[
+            ("AUTO", "Automatic", "Half on a GPU that is good at it, else full"),
+            ("FLOAT32", "Full", "32-bit floats"),
+            ("FLOAT16", "Half", "16-bit floats"),
+            ("BFLOAT16", "Brain Half", "bfloat16, with the range of 32-bit floats"),
+        ],
+    )
+    checkpoint: bpy.props.StringProperty(
+        name="Checkpoint",
+        description="nano (bundled, for trying), a published name such as v1-1, a folder, or a"
+        " Hugging Face id",
+        default="nano",
+        search=_checkpoint_names,
+        search_options={"SUGGESTION"},
+    )
+    half_files: bpy.props.BoolProperty(
+        name="fp16 Files", description="Use the half-size files of the checkpoint", default=False
+    )
+    tiny_vae: bpy.props.BoolProperty(
+        name="Tiny VAE", description="A small decoder: less memory, less detail", default=False
+    )
+    checkpoint_folder: bpy.props.StringProperty(
+        name="Download Folder",
+        description="Where checkpoints are kept; empty is Hugging Face's own cache",
+        subtype="DIR_PATH",
+    )
+    idle_minutes: bpy.props.IntProperty(
+        name="Idle Minutes",
+        description="The model leaves the memory after so long without a run; 0 is never",
+        default=5,
+        min=0,
+        max=24 * 60,
+    )
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout = self.layout
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        layout.prop(self, "python_source", expand=True)
+        if self.python_source == "EXISTING":
+            layout.prop(self, "python")
+            layout.operator("marigold.test_python", icon="CHECKMARK")
+        else:
+            self._draw_environment(layout)
+        _draw_setup(layout)
+
+        layout.separator()
+        layout.prop(self, "checkpoint")
+        row = layout.row(heading="Options")
+        row.prop(self, "half_files")
+        row.prop(self, "tiny_vae")
+        layout.prop(self, "checkpoint_folder")
+        layout.operator("marigold.download_checkpoint", icon="IMPORT")
+        layout.separator()
+        layout.prop(self, "device")
+        layout.prop(self, "precision")
+        layout.prop(self, "idle_minutes")
+        layout.operator("marigold.unload", icon="X")
+
+    def _draw_environment(self, layout: bpy.types.UILayout) -> None:
+        layout.prop(self, "build")
+        layout.prop(self, "wheel_folder")
+        layout.prop(self, "proxy")
+        state = environment_state(environment_folder())
+        row = layout.row()
+        label = {"unfinished": "Go On Making It", "outdated": "Renew"}.get(state, "Make")
+        row.operator("marigold.make_environment", text=label, icon="IMPORT")
+        row.operator("marigold.remove_environment", icon="TRASH")
+        if state in ("ready", "outdated"):
+            layout.operator("marigold.test_python", icon="CHECKMARK")
+
+
+def _draw_setup(layout: bpy.types.UILayout) -> None:
+    """The task that is going on, or how the last one ended."""
+    if setup.running:
+        row = layout.row(align=True)
+        row.progress(factor=setup.fraction, text=setup.words)
+        row.operator("marigold.cancel_setup", text="", icon="X")
+    elif setup.words:
+        for line in _wrapped(setup.words):
+            layout.label(text=line, icon="ERROR" if setup.failed else "CHECKMARK")
+    box = layout.box() if setup.log else None
+    for line in setup.log[-6:]:
+        box.label(text=line[:100])
+
+
+def _wrapped(words: str, width: int = 90) -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(words, width) or [""]
+
+
+CLASSES = (MarigoldPreferences,)

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What Blender is told of, and what it is rid of again."""
+
+from __future__ import annotations
+
+import sys
+
+import bpy
+
+from ..backend.engine_session import PACKAGE, activity, running_engine, stop_engine
+from . import menus, panel, preferences, run_settings
+from .operators import dataset, depth_mesh, engine_run, environment, points, sequence, shape
+from .translations import translations
+
+CLASSES = (
+    *run_settings.CLASSES,
+    *points.CLASSES,
+    *shape.CLASSES,
+    *engine_run.CLASSES,
+    *depth_mesh.CLASSES,
+    *sequence.CLASSES,
+    *dataset.CLASSES,
+    *environment.CLASSES,
+    *preferences.CLASSES,
+    *panel.CLASSES,
+    *menus.CLASSES,
+)
+
+
+@bpy.app.handlers.persistent
+def _before_another_file(*_: object) -> None:
+    """What runs belongs to the file that goes; the worker stays warm for the next."""
+    engine = running_engine()
+    if engine is not None:
+        engine.cancel()
+    activity.end()
+
+
+def register() -> None:
+    for cls in CLASSES:
+        if issubclass(cls, bpy.types.Operator):
+            # Blender would show the docstring with its line breaks and its indentation.
+            cls.bl_description = " ".join((cls.__doc__ or "").split())
+        bpy.utils.register_class(cls)
+    bpy.types.Scene.marigold = bpy.props.PointerProperty(type=run_settings.MarigoldSettings)
+    bpy.types.Scene.marigold_dataset = bpy.props.PointerProperty(type=dataset.MarigoldDataset)
+    bpy.types.Object.marigold_points = bpy.props.PointerProperty(type=points.PickedPoints)
+    bpy.app.translations.register(PACKAGE, translations())
+    bpy.app.handlers.load_pre.append(_before_another_file)
+    menus.add_menus()
+
+
+def unregister() -> None:
+    environment.setup.cancel()
+    dataset.rendering.leave()
+    stop_engine()
+    menus.remove_menus()
+    bpy.app.handlers.load_pre.remove(_before_another_file)
+    bpy.app.translations.unregister(PACKAGE)
+    del bpy.types.Object.marigold_points
+    del bpy.types.Scene.marigold_dataset
+    del bpy.types.Scene.marigold
+    for cls in reversed(CLASSES):
+        bpy.utils.unregister_class(cls)
+    # An update brings another wheel, and Blender forgets the add-on's modules alone.
+    for name in [name for name in sys.modules if name.split(".")[0] == "marigold_core"]:
+        del sys.modules[name]

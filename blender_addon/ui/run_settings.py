@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a run is asked for: the same properties on the operators and in the sidebar."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import bpy
+
+from ..backend.engine_parts import FAR, FOV_DEGREES, NEAR
+from ..backend.engine_session import model
+from ..mesh.depth_grid import MAX_VERTEX_BUDGET, VERTEX_BUDGET
+from ..mesh.depth_object import ShapeOptions
+
+
+class RunSettings:
+    """Mixed into operators and into the scene's settings."""
+
+    num_inference_steps: bpy.props.IntProperty(
+        name="Steps",
+        description="Denoising steps; 0 is what the checkpoint was made for",
+        default=0,
+        min=0,
+        max=1000,
+        soft_max=50,
+    )
+    ensemble_size: bpy.props.IntProperty(
+        name="Ensemble",
+        description="Runs that are aligned and merged; two or more give the uncertainty too."
+        " 0 is the checkpoint's own number",
+        default=0,
+        min=0,
+        max=100,
+        soft_max=10,
+    )
+    processing_resolution: bpy.props.IntProperty(
+        name="Resolution",
+        description="Longer side in pixels at which the model sees the picture; 0 is the"
+        " checkpoint's own",
+        default=0,
+        min=0,
+        max=8192,
+        subtype="PIXEL",
+    )
+    seed: bpy.props.IntProperty(
+        name="Seed", description="The same seed gives the same depth", default=0, min=0
+    )
+    near: bpy.props.FloatProperty(
+        name="Near",
+        description="Distance of the nearest depth. The picture alone cannot tell it",
+        default=NEAR,
+        min=1e-4,
+        subtype="DISTANCE",
+    )
+    far: bpy.props.FloatProperty(
+        name="Far",
+        description="Distance of the furthest depth. The picture alone cannot tell it",
+        default=FAR,
+        min=1e-3,
+        subtype="DISTANCE",
+    )
+    fov: bpy.props.FloatProperty(
+        name="Field of View",
+        description="Of the camera that took the picture, across its longer side",
+        default=math.radians(FOV_DEGREES),
+        min=math.radians(1),
+        max=math.radians(170),
+        subtype="ANGLE",
+    )
+    flat: bpy.props.BoolProperty(
+        name="Flat Displacement",
+        description="Push a flat picture by its depth instead of spreading it along the rays of"
+        " the camera",
+        default=False,
+    )
+    solid: bpy.props.BoolProperty(
+        name="Solid", description="Close the mesh with a back and side walls", default=False
+    )
+    vertex_budget: bpy.props.IntProperty(
+        name="Vertex Budget",
+        description="A larger map is thinned evenly to at most this many vertices",
+        default=VERTEX_BUDGET,
+        min=4,
+        max=MAX_VERTEX_BUDGET,
+        soft_min=10_000,
+    )
+    pack: bpy.props.BoolProperty(
+        name="Pack Picture",
+        description="Keep the picture inside the .blend file instead of a link to it",
+        default=True,
+    )
+    camera: bpy.props.BoolProperty(
+        name="Camera",
+        description="Add the camera that matches the picture, and look through it",
+        default=True,
+    )
+    invert: bpy.props.BoolProperty(
+        name="White Is Near",
+        description="The depth file has its near parts bright, as disparity maps do",
+        default=False,
+    )
+
+
+NAMES = tuple(RunSettings.__annotations__)
+RUN_NAMES = ("num_inference_steps", "ensemble_size", "processing_resolution", "seed")
+MESH_NAMES = tuple(name for name in NAMES if name not in RUN_NAMES)
+
+
+class MarigoldSettings(RunSettings, bpy.types.PropertyGroup):
+    """The sidebar's, kept with the scene."""
+
+    picture: bpy.props.StringProperty(
+        name="Picture", description="The reference picture", subtype="FILE_PATH"
+    )
+    depth_file: bpy.props.StringProperty(
+        name="Depth File",
+        description="Use this finished depth map (EXR, PNG, TIFF, NPY) instead of the model",
+        subtype="FILE_PATH",
+    )
+
+
+def fill_from_sidebar(operator: Any, context: bpy.types.Context) -> None:
+    """What the caller of an operator left open is as in the sidebar, whatever the last run had."""
+    for name in NAMES:
+        if not operator.properties.is_property_set(name):
+            setattr(operator, name, getattr(context.scene.marigold, name))
+
+
+def depth_params(settings: Any) -> dict[str, Any]:
+    """The worker's `depth` parameters; 0 stands for the checkpoint's own value."""
+    params: dict[str, Any] = {"model": model(), "seed": settings.seed}
+    for name in ("num_inference_steps", "ensemble_size", "processing_resolution"):
+        if getattr(settings, name):
+            params[name] = getattr(settings, name)
+    return params
+
+
+def shape_options(settings: Any) -> ShapeOptions:
+    return ShapeOptions(
+        near=settings.near,
+        far=settings.far,
+        fov=settings.fov,
+        flat=settings.flat,
+        solid=settings.solid,
+        max_vertices=settings.vertex_budget,
+        camera=settings.camera,
+    )
+
+
+CLASSES = (MarigoldSettings,)

@@ -1,0 +1,278 @@
+"""The command line: `marigold depth`, `marigold mesh`, `marigold checkpoints`.
+
+Results go to stdout, progress and complaints to stderr. Exit status: 0 all done, 1 some pictures
+failed, 2 wrong usage or nothing done, 130 interrupted. torch loads when a model is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from .reporting import FAILED, INTERRUPTED, NOTHING_DONE, explain, is_expected
+
+OUTPUT_FOLDER = "marigold_output"
+FORMATS = ("png", "exr", "tiff", "npy")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a file name that the terminal cannot show is no error
+            stream.reconfigure(errors="backslashreplace")
+    warnings.formatwarning = lambda message, *_, **__: f"marigold: {message}\n"
+    try:
+        arguments = build_parser().parse_args(argv)
+    except SystemExit as stop:  # --help, --version, wrong usage: argparse has said it
+        return stop.code if isinstance(stop.code, int) else NOTHING_DONE
+    try:
+        return int(arguments.run(arguments))
+    except KeyboardInterrupt:
+        print("marigold: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # `marigold ... | head`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:
+        if arguments.debug or not is_expected(error):
+            raise
+        print(f"marigold: {explain(error)}", file=sys.stderr)
+        return NOTHING_DONE
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="marigold", description="Depth from one picture, with Marigold's diffusion models."
+    )
+    parser.add_argument("--version", action=PrintVersion, nargs=0, help="print the version")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_depth(commands)
+    _add_mesh(commands)
+    _add_checkpoints(commands)
+    return parser
+
+
+class PrintVersion(argparse.Action):
+    """As argparse's own, but looking the version up only when asked."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from .. import __version__
+
+        print(f"marigold {__version__}")
+        parser.exit()
+
+
+def _add_depth(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from ..colormaps import COLORMAPS
+
+    parser = commands.add_parser(
+        "depth",
+        help="pictures -> depth maps",
+        description="Estimate the depth of pictures: NAME_depth.png (16 bit, black = near),"
+        " NAME_color.png, NAME_uncertainty.png when --ensemble is above 1, and"
+        " NAME_compared.png where the true depth is known.",
+    )
+    pictures = parser.add_argument_group("pictures")
+    pictures.add_argument("inputs", nargs="*", metavar="INPUT", help="picture files and folders")
+    pictures.add_argument("--example", action="store_true", help="use the bundled example picture")
+    pictures.add_argument(
+        "--mask", metavar="FILE", help="white = use this pixel; for a single picture"
+    )
+    pictures.add_argument(
+        "--truth", metavar="FILE",
+        help="the true depth (.png .exr .tiff .npy; 0 = unknown), to be compared with; for a"
+        " single picture; the example has its own",
+    )  # fmt: skip
+    pictures.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="leave out pictures whose outputs are all there",
+    )
+
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "-o", "--output", metavar="FOLDER", default=OUTPUT_FOLDER,
+        help="where the files go; folders keep their structure (default: ./%(default)s)",
+    )  # fmt: skip
+    output.add_argument(
+        "--format", type=_formats, default=("png",), metavar="LIST", dest="formats",
+        help="of the depth map, with commas: png (16 bit), exr, tiff (32-bit float), npy"
+        " (default: png)",
+    )  # fmt: skip
+    output.add_argument(
+        "--colormap", choices=(*COLORMAPS, "none"), default="Spectral",
+        help="of the colour picture (default: %(default)s)",
+    )  # fmt: skip
+    output.add_argument("--invert", action="store_true", help="white = near, instead of far")
+    output.add_argument(
+        "--disparity", nargs=2, type=float, metavar=("NEAR", "FAR"),
+        help="write inverse depth for these distances of the nearest and farthest point, white ="
+        " near, as ControlNet's depth models expect",
+    )  # fmt: skip
+    _add_model(parser)
+    parser.set_defaults(run=_depth)
+
+
+def _add_mesh(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from ..geometry import FAR, FOV_DEGREES, MAX_VERTICES, NEAR
+
+    parser = commands.add_parser(
+        "mesh",
+        help="picture -> textured 3D mesh",
+        description="Turn a picture into a mesh as its camera sees it: .glb, .ply or .obj.",
+    )
+    source = parser.add_argument_group("picture")
+    source.add_argument("picture", nargs="?", metavar="PICTURE", help="the picture, and texture")
+    source.add_argument("--example", action="store_true", help="use the bundled example picture")
+    source.add_argument(
+        "--depth", metavar="FILE", help="use this depth map (.png .exr .tiff .npy), not the model"
+    )
+    source.add_argument(
+        "--invert", action="store_true", help="the file of --depth has white = near"
+    )
+    source.add_argument("--mask", metavar="FILE", help="white = use this pixel; the rest is cut")
+
+    mesh = parser.add_argument_group("mesh")
+    mesh.add_argument(
+        "-o", "--output", metavar="FILE", help="(default: ./PICTURE'S NAME.glb)", type=Path
+    )
+    mesh.add_argument(
+        "--fov", type=float, default=FOV_DEGREES, metavar="DEGREES",
+        help="the camera's field of view across the picture's longer side (default: %(default)g)",
+    )  # fmt: skip
+    mesh.add_argument(
+        "--near",
+        type=float,
+        default=NEAR,
+        help="distance of the nearest point (default: %(default)g)",
+    )
+    mesh.add_argument(
+        "--far",
+        type=float,
+        default=FAR,
+        help="distance of the farthest point (default: %(default)g)",
+    )
+    mesh.add_argument(
+        "--tear", type=float, metavar="RATIO",
+        help="leave out faces whose far corner is this many times as far as the near one; inf ="
+        " none (default: what turns more than 87 degrees away)",
+    )  # fmt: skip
+    mesh.add_argument(
+        "--max-vertices", type=int, default=MAX_VERTICES, metavar="N",
+        help="thin larger depth maps (default: %(default)d)",
+    )  # fmt: skip
+    _add_model(parser)
+    parser.set_defaults(run=_mesh)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--checkpoint", default="nano", metavar="NAME",
+        help="bundled or published name, folder, or hub id; see `marigold checkpoints list`"
+        " (default: %(default)s)",
+    )  # fmt: skip
+    model.add_argument(
+        "--base", metavar="NAME", help="where a checkpoint of only a U-Net has its other parts"
+    )
+    model.add_argument("--variant", metavar="NAME", help="weight files to take, such as fp16")
+    model.add_argument(
+        "--tiny-vae", nargs="?", const="tiny", metavar="NAME",
+        help="a faster, coarser VAE: folder or hub id (without one: madebyollin/taesd)",
+    )  # fmt: skip
+    sampling = parser.add_argument_group("sampling (default: the checkpoint's own)")
+    sampling.add_argument("--steps", type=_at_least_one, metavar="N", help="denoising steps")
+    sampling.add_argument(
+        "--ensemble", type=_at_least_one, default=1, metavar="N",
+        help="predictions to merge; above 1 there is an uncertainty",
+    )  # fmt: skip
+    sampling.add_argument(
+        "--resolution", type=int, metavar="PIXELS",
+        help="longer side while processing; 0 = the picture's own",
+    )  # fmt: skip
+    sampling.add_argument("--seed", type=int, default=0, help="of the noise (default: %(default)d)")
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the fastest there is)")
+    machine.add_argument(
+        "--dtype", choices=("float32", "float16", "bfloat16"), help="precision of the model"
+    )
+    machine.add_argument(
+        "--batch-size",
+        type=_at_least_one,
+        metavar="N",
+        help="predictions at once (default: what fits)",
+    )
+    _add_debug(machine)
+
+
+def _add_debug(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--debug", action="store_true", help="show the Python traceback of an error"
+    )
+
+
+def _add_checkpoints(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "checkpoints", help="list, download, inspect", description="The models and where they are."
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="bundled and published checkpoints")
+    listing.set_defaults(action="list")
+    download = actions.add_parser("download", help="fetch a published checkpoint into the cache")
+    download.add_argument("name", help="published name or hub id")
+    download.add_argument("--variant", help="weight files to take, such as fp16 (half the size)")
+    download.set_defaults(action="download")
+    inspect = actions.add_parser("inspect", help="what a checkpoint is, from its files' headers")
+    inspect.add_argument("name", help="bundled or published name, folder, or hub id")
+    inspect.add_argument("--base", help="where a checkpoint of only a U-Net has its other parts")
+    inspect.add_argument("--variant", help="weight files to look at, such as fp16")
+    inspect.set_defaults(action="inspect")
+    for action in (listing, download, inspect):
+        _add_debug(action)
+        action.set_defaults(run=_checkpoints)
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    formats = tuple(dict.fromkeys(part.strip().lower().lstrip(".") for part in text.split(",")))
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown:
+        raise argparse.ArgumentTypeError(
+            f"{unknown[0]!r} is not one of {', '.join(FORMATS)}; separate several with commas"
+        )
+    return formats
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+_at_least_one.__name__ = "whole number"  # what argparse calls a wrong value
+
+
+def _depth(arguments: argparse.Namespace) -> int:
+    from .commands import estimate_depth
+
+    return estimate_depth(arguments)
+
+
+def _mesh(arguments: argparse.Namespace) -> int:
+    from .commands import build_mesh
+
+    return build_mesh(arguments)
+
+
+def _checkpoints(arguments: argparse.Namespace) -> int:
+    from . import commands
+
+    if arguments.action == "list":
+        return commands.list_checkpoints()
+    if arguments.action == "download":
+        return commands.download_checkpoint(arguments.name, arguments.variant)
+    return commands.describe_checkpoint(arguments.name, arguments.base, arguments.variant)

@@ -1,0 +1,122 @@
+"""Many pictures in one run: which files are meant, and what the outputs of each are called."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import MarigoldError
+from ..images import PICTURE_SUFFIXES
+
+# What `marigold depth` appends to a picture's name; a later run over the same folder skips them.
+OUTPUT_ENDINGS = ("_depth", "_color", "_uncertainty", "_compared")
+
+
+@dataclass(frozen=True)
+class BatchItem:
+    """One picture and the path, without ending, that its outputs start with."""
+
+    source: Path
+    target: Path
+
+
+def plan(
+    inputs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str]
+) -> list[BatchItem]:
+    """Files and folders -> the pictures to process, each with a target of its own under `output`.
+
+    A file goes to OUTPUT/STEM, a folder's files keep their folders below OUTPUT. Targets that
+    would be the same keep their folders too, and then their suffix as well. A file that is named
+    is taken whatever it is called; from a folder come the files with a picture's suffix, except
+    hidden ones, those under `output`, and earlier outputs beside their picture. A picture that is
+    named twice is taken once.
+
+    Raises MarigoldError where an input is missing, or a folder has no pictures.
+    """
+    output = Path(output)
+    names: dict[Path, Path] = {}
+    for given in map(Path, inputs):
+        if given.is_dir():
+            found = list(_pictures(given, output))
+            if not found:
+                raise MarigoldError(f"There are no pictures in the folder {given}.")
+            for file in found:
+                names.setdefault(file, file.relative_to(given).with_suffix(""))
+        elif given.exists():
+            names.setdefault(given, Path(given.stem))
+        else:
+            raise MarigoldError(f"There is no file or folder {given}.")
+    by_file: dict[str, Path] = {}
+    for file in names:
+        by_file.setdefault(os.path.abspath(file), file)
+    names = {file: names[file] for file in by_file.values()}
+
+    for rename in (_with_folders, _with_suffix):
+        shared = _shared(names)
+        names |= rename(shared)
+    # A folder that holds a.jpg and A.jpg tells those apart, so the output may, too.
+    clash = _shared(names, ignore_case=False)
+    if clash:
+        first, second, *_ = clash
+        raise MarigoldError(
+            f"{first} and {second} would have the same output files; run them one at a time, each"
+            " with its own output folder."
+        )
+    return [BatchItem(file, output / name) for file, name in names.items()]
+
+
+def _pictures(folder: Path, output: Path) -> Iterable[Path]:
+    for parent, folders, files in os.walk(folder):
+        here = Path(parent)
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and not _same(here / name, output)
+        )
+        pictures = [
+            here / name
+            for name in sorted(files)
+            if Path(name).suffix.lower() in PICTURE_SUFFIXES and not name.startswith(".")
+        ]
+        stems = {file.stem for file in pictures}
+        yield from (file for file in pictures if not _is_output(file.stem, stems))
+
+
+def _same(folder: Path, other: Path) -> bool:
+    return os.path.realpath(folder) == os.path.realpath(other)
+
+
+def _is_output(stem: str, stems: set[str]) -> bool:
+    return any(
+        stem.endswith(ending) and stem.removesuffix(ending) in stems for ending in OUTPUT_ENDINGS
+    )
+
+
+def _shared(names: dict[Path, Path], ignore_case: bool = True) -> list[Path]:
+    """The files whose name is another one's, too; many file systems ignore case."""
+    keys = {
+        file: str(name).casefold() if ignore_case else str(name) for file, name in names.items()
+    }
+    counts = Counter(keys.values())
+    return [file for file, key in keys.items() if counts[key] > 1]
+
+
+def _with_folders(files: list[Path]) -> dict[Path, Path]:
+    if not files:
+        return {}
+    absolute = {file: Path(os.path.abspath(file)) for file in files}
+    try:
+        root = os.path.commonpath([file.parent for file in absolute.values()])
+    except ValueError:  # on different drives
+        return {}
+    return {file: path.relative_to(root).with_suffix("") for file, path in absolute.items()}
+
+
+def _with_suffix(files: list[Path]) -> dict[Path, Path]:
+    """a.jpg and a.png -> a_jpg and a_png, in the folders that `_with_folders` found."""
+    folders = _with_folders(files)
+    return {
+        file: name.with_name(f"{file.stem}_{file.suffix.removeprefix('.')}")
+        for file, name in folders.items()
+    }

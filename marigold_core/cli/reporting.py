@@ -1,0 +1,75 @@
+"""What the command line says: results on stdout, complaints on stderr, each a calm line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+
+from ..errors import MarigoldError
+
+FAILED, NOTHING_DONE, INTERRUPTED = 1, 2, 130
+
+
+def is_expected(error: BaseException) -> bool:
+    """Whether the sentence of `explain` says all that a user needs; if not, it is a bug."""
+    return isinstance(error, (MarigoldError, OSError)) or is_out_of_memory(error)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    # torch's class, and its CPU allocator's RuntimeError, without importing torch to ask.
+    refused = ("can't allocate memory", "not enough memory")
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and any(words in str(error) for words in refused))
+    )
+
+
+def explain(error: BaseException) -> str:
+    """One line for the user."""
+    if is_out_of_memory(error):
+        return "Out of memory; try --batch-size 1, a smaller --resolution, or --dtype float16."
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if is_expected(error) else f"{type(error).__name__}: {text} (--debug shows where)"
+
+
+def complain(source: Path, error: BaseException) -> None:
+    """Report a picture that failed; progress bars stay whole."""
+    sentence = explain(error)
+    where = "" if source.name in sentence else f"{source}: "
+    say(f"marigold: {where}{sentence}", error=True)
+
+
+def say(line: str, *, error: bool = False) -> None:
+    """Print a line above the progress bars, if there are any."""
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    tqdm.write(line, file=sys.stderr if error else sys.stdout)
+
+
+@contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Note in `seconds` how long the block took."""
+    began = perf_counter()
+    yield
+    seconds[stage] = perf_counter() - began
+
+
+def stages(seconds: dict[str, float]) -> str:
+    """{"read": 0.1, "save": 0.2} -> "0.30 s (read 0.10, save 0.20)"."""
+    listed = ", ".join(f"{stage} {duration:.2f}" for stage, duration in seconds.items())
+    return f"{sum(seconds.values()):.2f} s ({listed})"
+
+
+def count(pictures: int) -> str:
+    return "1 picture" if pictures == 1 else f"{pictures} pictures"
+
+
+def readable_size(size_bytes: int) -> str:
+    unit, name = (1e9, "GB") if size_bytes >= 1e9 else (1e6, "MB")
+    return f"{size_bytes / unit:.1f} {name}"

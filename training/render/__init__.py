@@ -1,0 +1,1 @@
+"""Scenes with exact depth: ray-cast ones, and worlds that Blender renders."""
