@@ -27,7 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from marigold_core.ensemble.depth import EnsembleWarning, ensemble_depth
+from marigold_core.ensemble.depth import ensemble_depth
+from marigold_core.errors import EnsembleWarning
 
 CORRUPTIONS = ("noise", "noise + bad pixels", "bias", "bias + garbage", "bias + inverted")
 # Rows and columns of the scenes that only the error is taken from.

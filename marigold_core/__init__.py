@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from .checkpoints.layout import Checkpoint, CheckpointInfo, inspect_checkpoint, load_checkpoint
     from .depth import DepthMap, colorize, normalize_depth, read_depth
     from .engine import Marigold, merge_predictions
-    from .ensemble.depth import align_sequence, ensemble_depth
+    from .ensemble.depth import ensemble_depth
+    from .ensemble.sequence import align_sequence
     from .errors import Cancelled, CheckpointError, MarigoldError
     from .geometry import depth_to_mesh
     from .images import read_image
@@ -34,7 +35,7 @@ _HOMES = {
     "MarigoldError": "errors",
     "Mesh": "mesh",
     "Progress": "progress",
-    "align_sequence": "ensemble.depth",
+    "align_sequence": "ensemble.sequence",
     "colorize": "depth",
     "depth_to_mesh": "geometry",
     "ensemble_depth": "ensemble.depth",

@@ -11,3 +11,11 @@ class CheckpointError(MarigoldError):
 
 class Cancelled(MarigoldError):
     """Raised by a progress callback to stop a run; the engine stays usable."""
+
+
+class MarigoldWarning(UserWarning):
+    """The result is usable, but not what was asked for; the message says why."""
+
+
+class EnsembleWarning(MarigoldWarning):
+    """Some members, or frames, could not be aligned; the message names them and the reason."""

@@ -18,7 +18,8 @@ import torch
 
 from ..checkpoints.hub import download, list_known
 from ..engine import Marigold
-from ..ensemble.depth import align_sequence, ensemble_depth
+from ..ensemble.depth import ensemble_depth
+from ..ensemble.sequence import align_sequence
 from ..errors import MarigoldError
 from ..memory import release_memory
 from ..progress import Progress

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marigold_core.ensemble.alignment import paper_alignment
-from marigold_core.ensemble.depth import EnsembleWarning, align_to, ensemble_depth
+from marigold_core.ensemble.depth import ensemble_depth
 from marigold_core.ensemble.merging import moments
-from marigold_core.errors import MarigoldError
+from marigold_core.errors import EnsembleWarning, MarigoldError
 
 torch.set_num_threads(1)
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "ensemble.py"
@@ -428,27 +428,3 @@ def test_the_paper_method_helps_where_min_max_fails(benchmark):
     start = ((members - low) / (high - low)).quantile(0.5, 0)
     reference = truth(48, 64)
     assert benchmark.error(depth, reference) < 0.7 * benchmark.error(start, reference)
-
-
-# --- one map in the units of another ---
-
-
-def test_align_to_puts_a_map_into_anothers_units():
-    depth = truth()
-    reference = 3 * depth + 2
-    prediction = 0.4 * depth + 0.1
-    prediction[:5, :9] = 0.9  # something else stands there
-    aligned = align_to(prediction.numpy(), reference)
-    assert isinstance(aligned, np.ndarray)
-    np.testing.assert_allclose(aligned[5:], reference[5:].numpy(), atol=1e-3)
-    scaled = align_to(0.2 * reference, reference, shift_invariant=False)
-    torch.testing.assert_close(scaled, reference)
-    with pytest.raises(MarigoldError, match="resize one of them"):
-        align_to(prediction[:5], reference)
-
-
-def test_noise_does_not_shrink_what_is_aligned():
-    """A regression's slope would be 0.9 of this one: over a hundred frames nothing is left."""
-    depth = truth(96, 128)
-    a, b = (depth + 0.1 * torch.randn(depth.shape, generator=seed(k)) for k in (1, 2))
-    assert align_to(a, b).std() == pytest.approx(float(b.std()), rel=0.02)

@@ -1,0 +1,100 @@
+"""Frames of one clip to a common range, and one depth map in the units of another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..errors import MarigoldError
+from .alignment import CONSTANT, fit
+from .inputs import as_maps, as_mask, check_invariance, named, warn
+
+
+def align_to(
+    prediction: Any,
+    reference: Any,
+    *,
+    scale_invariant: bool = True,
+    shift_invariant: bool = True,
+    mask: Any = None,
+) -> Any:
+    """The prediction, scaled and shifted onto the reference.
+
+    prediction, reference: floating (h, w), torch or numpy; the result is float32 (h, w) of the
+    prediction's kind, in the reference's units, not clipped. scale_invariant, shift_invariant: as
+    in `ensemble_depth`; a metric prediction comes back as it is. mask: bool (h, w), True = used.
+
+    This is the closed form of two members, both taken to be noisy: the scale is the ratio of the
+    standard deviations, always positive. (A plain regression loses a factor of the squared
+    correlation, which over the frames of a clip shrinks depth to nothing.) Pixels that moved
+    are weighted down by their residual. Raises MarigoldError on shapes and non-finite values.
+    """
+    check_invariance(scale_invariant, shift_invariant)
+    maps, wrap = as_maps(_single(prediction), "prediction")
+    onto, _ = as_maps(_single(reference), "reference")
+    if maps.shape != onto.shape:
+        raise MarigoldError(
+            f"The prediction is {tuple(maps.shape[1:])} and the reference {tuple(onto.shape[1:])};"
+            " resize one of them."
+        )
+    used = torch.ones_like(maps[0], dtype=torch.bool) if mask is None else as_mask(mask, maps)
+    if not scale_invariant:
+        return wrap(maps[0].clone())
+    x, y = maps[0][used], onto[0].to(maps.device)[used]
+    if not (x.isfinite().all() and y.isfinite().all()):
+        raise MarigoldError("The maps hold NaN or infinity; mask those pixels.")
+    scale, shift, _ = fit(x, y, shift_invariant)
+    return wrap(maps[0] * scale + shift)
+
+
+@torch.no_grad()
+def align_sequence(
+    frames: Any,
+    *,
+    scale_invariant: bool = True,
+    shift_invariant: bool = True,
+    mask: Any = None,
+) -> Any:
+    """Frames of one clip, each with a scale and shift of its own, to one common range.
+
+    frames: floating (T, h, w), torch or numpy; float32 of the same kind comes back, in [0, 1] over
+    all frames together (scale only: a maximum of 1; metric or T = 1: as they are). mask: bool
+    (h, w) or (T, h, w), True = used. Each frame is aligned to its predecessor as in `align_to`;
+    with the ratio of deviations as the scale, errors do not compound in a still picture.
+
+    A constant frame gets its predecessor's level and is skipped as a reference. Frames that do not
+    continue their predecessor (a cut) keep its mean and deviation; both give an `EnsembleWarning`.
+    Raises MarigoldError on wrong shapes, an empty mask or non-finite frames.
+    """
+    check_invariance(scale_invariant, shift_invariant)
+    maps, wrap = as_maps(frames, "frames")
+    count = len(maps)
+    if count == 1 or not scale_invariant:
+        return wrap(maps.clone())
+    used = torch.ones_like(maps, dtype=torch.bool) if mask is None else as_mask(mask, maps, count)
+    aligned = maps.clone()
+    previous = 0
+    constant, cuts = torch.zeros(count, dtype=torch.bool), torch.zeros(count, dtype=torch.bool)
+    for k in range(count):
+        shared = used[k] & used[previous]
+        x = maps[k][shared]
+        if not maps[k][used[k]].isfinite().all():
+            raise MarigoldError(f"Frame {k + 1} holds NaN or infinity; leave it out or mask it.")
+        if not len(x):
+            raise MarigoldError(f"Frames {previous + 1} and {k + 1} share no pixel in the mask.")
+        scale, shift, correlation = fit(x, aligned[previous][shared], shift_invariant)
+        aligned[k] = maps[k] * scale + shift
+        constant[k] = shift_invariant and bool(x.std(correction=0) <= CONSTANT * x.mean().abs())
+        cuts[k] = correlation <= 0
+        if not constant[k]:
+            previous = k
+    strange = named(constant, "are constant") + named(cuts, "do not continue the one before")
+    warn(strange, "Frame")
+    seen = aligned[used]
+    low = seen.min() if shift_invariant else torch.zeros_like(seen[0])
+    return wrap(aligned.sub_(low).div_((seen.max() - low).clamp(min=1e-6)))
+
+
+def _single(value: Any) -> Any:
+    return value[None] if getattr(value, "ndim", 0) == 2 else value
