@@ -9,7 +9,8 @@ matching camera is lens = f * 36 / max(width, height) on a 36 mm sensor with no 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,9 @@ MAX_VERTICES = 1024 * 1024
 # A face turned further than this from the camera counts as an edge: a floor survives out to 19
 # times the camera's height, and on sensor and rendered depth about 1 to 3 % of the faces go.
 STEEPEST_DEGREES = 87.0
+_DIAGONAL_35MM = math.hypot(36, 24)
+# EXIF's FocalPlaneResolutionUnit -> millimetres: inch, centimetre, millimetre, micrometre.
+_RESOLUTION_UNITS = {2.0: 25.4, 3.0: 10.0, 4.0: 1.0, 5.0: 1e-3}
 
 Floats = NDArray[np.floating[Any]]
 
@@ -42,6 +46,46 @@ def intrinsics(height: int, width: int, fov_degrees: float = FOV_DEGREES) -> NDA
         )
     focal = max(height, width) / 2 / math.tan(math.radians(fov_degrees) / 2)
     return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=np.float64)
+
+
+class FieldOfView(NamedTuple):
+    """An angle in degrees across the picture's longer side, and where it is from: "user", "EXIF",
+    "estimate" or "default"."""
+
+    degrees: float
+    source: str
+
+
+def field_of_view(
+    height: int,
+    width: int,
+    *,
+    user: float | None = None,
+    exif: Mapping[str, float] | None = None,
+    estimate: float | None = None,
+) -> FieldOfView:
+    """The field of view to use for a picture of that size, and its source.
+
+    The first of these that is there: `user`, what the user stated for this picture; `exif`, the
+    camera's own record (see `images.read_exif`), where it fits the picture; `estimate`, a
+    network's; else the default of 50 degrees. All in degrees across the longer side.
+
+    exif: numbers by their EXIF names. FocalLengthIn35mmFilm counts along the diagonal (43.27 mm),
+    which is how cameras fill it in; without it, FocalLength (mm) with FocalPlaneXResolution,
+    FocalPlaneResolutionUnit and ExifImageWidth, ExifImageHeight (the picture as it was taken). A
+    picture of another shape than the one taken was cropped, and its EXIF angle is not used.
+    Raises MarigoldError for a user's or an estimated angle outside (0, 180).
+    """
+    intrinsics(height, width, FOV_DEGREES if user is None else user)
+    if user is not None:
+        return FieldOfView(float(user), "user")
+    recorded = _exif_degrees(height, width, exif or {})
+    if recorded is not None:
+        return FieldOfView(recorded, "EXIF")
+    if estimate is not None:
+        intrinsics(height, width, estimate)
+        return FieldOfView(float(estimate), "estimate")
+    return FieldOfView(FOV_DEGREES, "default")
 
 
 def unproject(
@@ -189,6 +233,25 @@ def depth_to_mesh(
         fov_degrees=float(fov_degrees),
         texture=None if image is None else _texture(image, height, width),
     )
+
+
+def _exif_degrees(height: int, width: int, exif: Mapping[str, float]) -> float | None:
+    longer, shorter = max(height, width), min(height, width)
+    # A turned picture keeps its longer side, so that orientation does not matter here.
+    taken = sorted((exif.get("ExifImageWidth", 0.0), exif.get("ExifImageHeight", 0.0)))
+    known = min(taken) > 0
+    if known and abs(taken[0] / taken[1] - shorter / longer) > 0.02 * shorter / longer:
+        return None
+    focal = exif.get("FocalLengthIn35mmFilm", 0.0) * math.hypot(longer, shorter) / _DIAGONAL_35MM
+    if not focal > 0 and known:
+        unit = _RESOLUTION_UNITS.get(exif.get("FocalPlaneResolutionUnit", 2.0), 0.0)
+        per_unit = exif.get("FocalLength", 0.0) * exif.get("FocalPlaneXResolution", 0.0)
+        focal = per_unit / unit * longer / taken[1] if unit else 0.0
+    if not 0 < focal < math.inf:
+        return None
+    degrees = math.degrees(2 * math.atan(longer / 2 / focal))
+    # Beyond any lens that a picture of this projection is taken with: a wrong record.
+    return degrees if 1 <= degrees <= 150 else None
 
 
 def _depth_map(depth: Floats) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from .errors import MarigoldError
 
@@ -38,6 +38,15 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# EXIF's numbers about the lens, by the names that Pillow and the standard give them.
+_LENS_TAGS = (
+    ExifTags.Base.FocalLength,
+    ExifTags.Base.FocalLengthIn35mmFilm,
+    ExifTags.Base.FocalPlaneXResolution,
+    ExifTags.Base.FocalPlaneResolutionUnit,
+    ExifTags.Base.ExifImageWidth,
+    ExifTags.Base.ExifImageHeight,
+)
 _pillow_limit = threading.Lock()
 
 
@@ -81,6 +90,28 @@ def read_mask(source: Any) -> NDArray[np.bool_]:
     if samples.dtype.kind == "u" and samples.max() <= 1:
         samples = samples.astype(bool)
     return np.asarray(_unit_range(samples).mean(axis=2) > 0.5)
+
+
+def read_exif(path: str | os.PathLike[str]) -> dict[str, float]:
+    """A picture file's EXIF numbers about the lens, by name, for `geometry.field_of_view`.
+
+    Only those that are there and finite; empty for a file without EXIF, or with damaged EXIF, or
+    that is no picture: the field of view then has another source. Pixels are not decoded.
+    """
+    found: dict[str, float] = {}
+    try:
+        with Path(path).open("rb") as handle, _limit_lifted(), Image.open(handle) as image:
+            exif = image.getexif().get_ifd(ExifTags.IFD.Exif)
+    except Exception:  # Anything from OSError to struct.error: no EXIF that can be used.
+        return found
+    for tag in _LENS_TAGS:
+        try:
+            value = float(exif[tag])
+        except (KeyError, TypeError, ValueError, ZeroDivisionError):
+            continue
+        if np.isfinite(value):
+            found[tag.name] = value
+    return found
 
 
 def open_picture(path: str | os.PathLike[str]) -> Image.Image:

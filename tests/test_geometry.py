@@ -18,6 +18,7 @@ from marigold_core.errors import MarigoldError
 from marigold_core.geometry import (
     default_tear_ratio,
     depth_to_mesh,
+    field_of_view,
     grid_quads,
     intrinsics,
     project,
@@ -428,3 +429,63 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
         depth_to_mesh(ramp(3, 3), tear_ratio=9).save(target)
     assert target.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["mesh.glb"]
+
+
+# --- the field of view ---------------------------------------------------------------------------
+
+
+def test_a_lens_of_known_angle_by_its_35mm_focal_length():
+    # 36 x 24 mm film: 2 atan(18 / 26) across the longer side, whichever way it is held.
+    want = 2 * math.degrees(math.atan(18 / 26))
+    for height, width in ((2000, 3000), (3000, 2000)):
+        fov = field_of_view(height, width, exif={"FocalLengthIn35mmFilm": 26.0})
+        assert fov.source == "EXIF"
+        assert fov.degrees == pytest.approx(want)
+
+
+def test_35mm_focal_lengths_count_along_the_diagonal():
+    # A phone's 4:3 sensor: 5.6 x 4.2 mm behind 4.25 mm, which its maker records as 26 mm.
+    exif = {"FocalLengthIn35mmFilm": 4.25 * math.hypot(36, 24) / 7.0}
+    want = 2 * math.degrees(math.atan(2.8 / 4.25))
+    assert field_of_view(3024, 4032, exif=exif).degrees == pytest.approx(want)
+
+
+@pytest.mark.parametrize(("unit", "per_mm"), [(2.0, 1 / 25.4), (3.0, 0.1), (4.0, 1.0)])
+def test_field_of_view_by_the_sensors_resolution(unit, per_mm):
+    exif = {
+        "FocalLength": 50.0,
+        "FocalPlaneXResolution": 6000 / 36 / per_mm,  # pixels per unit of a 36 mm sensor
+        "FocalPlaneResolutionUnit": unit,
+        "ExifImageWidth": 6000.0,
+        "ExifImageHeight": 4000.0,
+    }
+    fov = field_of_view(1000, 1500, exif=exif)  # made smaller since
+    assert fov == (pytest.approx(2 * math.degrees(math.atan(18 / 50))), "EXIF")
+
+
+def test_a_cropped_pictures_exif_is_not_used():
+    exif = {"FocalLengthIn35mmFilm": 26.0, "ExifImageWidth": 4000.0, "ExifImageHeight": 3000.0}
+    assert field_of_view(3000, 4000, exif=exif).source == "EXIF"
+    assert field_of_view(3000, 3000, exif=exif).source == "default"
+
+
+def test_the_field_of_view_says_its_source():
+    exif = {"FocalLengthIn35mmFilm": 26.0}
+    assert field_of_view(4, 6, user=40, exif=exif, estimate=60) == (40, "user")
+    assert field_of_view(4, 6, exif=exif, estimate=60).source == "EXIF"
+    assert field_of_view(4, 6, exif={}, estimate=60) == (60, "estimate")
+    assert field_of_view(4, 6) == (50, "default")
+    for wrong in ({"user": 0.0}, {"user": 180.0}, {"estimate": math.nan}):
+        with pytest.raises(MarigoldError, match="between 0 and 180"):
+            field_of_view(4, 6, **wrong)
+
+
+names = st.sampled_from(
+    ["FocalLength", "FocalLengthIn35mmFilm", "FocalPlaneXResolution", "FocalPlaneResolutionUnit",
+     "ExifImageWidth", "ExifImageHeight"]
+)  # fmt: skip
+
+
+@given(st.integers(1, 9999), st.integers(1, 9999), st.dictionaries(names, st.floats(-1e30, 1e30)))
+def test_no_exif_record_gives_an_impossible_angle(height, width, exif):
+    assert 1 <= field_of_view(height, width, exif=exif).degrees <= 150

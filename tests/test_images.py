@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, features
 
 from marigold_core.errors import MarigoldError
-from marigold_core.images import PICTURE_SUFFIXES, open_picture, read_image, read_mask
+from marigold_core.images import PICTURE_SUFFIXES, open_picture, read_exif, read_image, read_mask
 
 PHOTOS = Path(__file__).parents[1].parent / "shared" / "data" / "rgbd" / "photos"
 MODES = "1 L LA La P PA RGB RGBA RGBa RGBX CMYK YCbCr LAB HSV I I;16 I;16L I;16B I;16N F".split()
@@ -156,6 +156,26 @@ def test_exif_orientation(tmp_path, photo, mode, orientation):
         path = tmp_path / f"turned{suffix}"
         image.save(path, exif=exif, **options)
         np.testing.assert_array_equal(read_image(path), read_image(upright))
+
+
+def test_exif_numbers_about_the_lens(tmp_path, photo):
+    exif = Image.Exif()
+    exif.get_ifd(0x8769).update({0x920A: 4.25, 0xA405: 26, 0xA20E: float("nan"), 0xA002: 4032})
+    Image.fromarray(photo).save(tmp_path / "phone.jpg", exif=exif)
+    found = read_exif(tmp_path / "phone.jpg")
+    assert found == {
+        "FocalLength": pytest.approx(4.25),
+        "FocalLengthIn35mmFilm": 26,
+        "ExifImageWidth": 4032,
+    }
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+@pytest.mark.parametrize("content", [b"", b"no picture", png(1, 1, 8, 0, b"\0\0")])
+def test_no_exif_is_no_numbers(tmp_path, content):
+    (tmp_path / "file.png").write_bytes(content)
+    assert read_exif(tmp_path / "file.png") == {}
+    assert read_exif(tmp_path / "missing.png") == {}
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
