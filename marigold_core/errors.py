@@ -1,8 +1,16 @@
-"""What goes wrong in a way that the user can mend: one sentence, no traceback at the doors."""
+"""Errors that the user can do something about: front ends show the message without a traceback."""
+
+from __future__ import annotations
+
+import unicodedata
 
 
 class MarigoldError(ValueError):
-    """Bad input; the message says in one sentence what was wrong and what to do."""
+    """Bad input; the message says in one line what was wrong and what to do."""
+
+    def __init__(self, message: object = "") -> None:
+        # Names of files and tensors come from strangers and end on a terminal.
+        super().__init__(printable(str(message)))
 
 
 class CheckpointError(MarigoldError):
@@ -19,3 +27,17 @@ class MarigoldWarning(UserWarning):
 
 class EnsembleWarning(MarigoldWarning):
     """Some members, or frames, could not be aligned; the message names them and the reason."""
+
+
+def printable(text: object) -> str:
+    r"""`text` on one line, with control characters as escapes: "a\x1b[2J.png" for a real escape.
+
+    Line breaks, terminal escapes, marks that reverse the direction of writing, and bytes of a file
+    name that are not UTF-8 are shown, not obeyed.
+    """
+    return "".join(
+        character.encode("unicode_escape").decode("ascii")
+        if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+        else character
+        for character in str(text)
+    )

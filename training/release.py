@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from marigold_core.checkpoints.empty_prompt import FILE_NAME as EMBEDDING_FILE
 from marigold_core.checkpoints.weights import find_weights
-from marigold_core.files import atomic_path
+from marigold_core.files import atomic_path, copy_file
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 RAIL = "CreativeML Open RAIL++-M"
@@ -78,10 +77,10 @@ def write_fixed_parts(folder: Path, base: Base, recipe: Any) -> None:
             copy_part(base.folder / part, folder / part)
     # Beside a text encoder the embedding's file is only a cache, and found anew.
     if not (folder / "text_encoder").is_dir() and (base.folder / EMBEDDING_FILE).is_file():
-        shutil.copyfile(base.folder / EMBEDDING_FILE, folder / EMBEDDING_FILE)
+        copy_file(base.folder / EMBEDDING_FILE, folder / EMBEDDING_FILE)
     for pattern in LICENCE_FILES:
         for file in base.folder.glob(pattern):
-            shutil.copyfile(file, folder / file.name)
+            copy_file(file, folder / file.name)
 
 
 def copy_part(source: Path, target: Path) -> None:
@@ -89,7 +88,7 @@ def copy_part(source: Path, target: Path) -> None:
     target.mkdir(exist_ok=True)
     for file in source.iterdir():
         if file.suffix in (".json", ".txt") and ".index." not in file.name:
-            shutil.copyfile(file, target / file.name)
+            copy_file(file, target / file.name)
     if source.name == "text_encoder":
         found = find_weights(source)
         weights = dict(found.load())
