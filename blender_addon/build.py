@@ -41,6 +41,7 @@ RENDERER = (
     "render_dataset.py",
     "render/__init__.py",
     "render/blender_*.py",
+    "render/develop.py",
     "render/exr_png.py",
     "render/render_pool.py",
     "render/sample_folder.py",

@@ -15,14 +15,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from data.latent_cache import unusable
 from data.latents import SceneBatches, depth_target
+from data.pictures import Pictures
 from data.registry import open_dataset
 from data.sample import DataError
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -33,6 +36,7 @@ from tqdm import tqdm
 from marigold_core.files import atomic_path
 
 TEXT_WIDTH = 32
+RESOLUTION = 256
 
 
 def small_vae() -> AutoencoderKL:
@@ -104,6 +108,11 @@ def reconstruction_loss(output: Tensor, target: Tensor, weight: Tensor | float =
     return F.l1_loss(output, target) + horizontal + vertical
 
 
+def root_mean_square(error: Tensor) -> Tensor:
+    """Mean over pictures of the root mean square: sharp texture counts as in a PSNR."""
+    return error.square().mean((1, 2, 3)).add(1e-6).sqrt().mean()
+
+
 def moment_penalty(latent: Tensor) -> Tensor:
     """How far the latent channels are from zero mean and unit variance.
 
@@ -148,36 +157,60 @@ def draw(
     return rgb, depth
 
 
+class Windows:
+    """Training windows: `batch(step)` is (pictures, depths), (B, 3, side, side) in [-1, 1].
+
+    With --pictures half of the pictures are windows of those folders, without a depth; the rest
+    are of procedural scenes and, in equal parts, of --data.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.count, self.side, self.seed = args.batch_size, args.crop, args.seed
+        scenes = SceneBatches(
+            args.scenes // args.batch_size, args.batch_size, args.seed, args.device
+        )
+        # Kept in half precision: these are inputs, and 16 bits hold more than a photograph does.
+        rendered = [(rgb.half(), depth.half()) for rgb, depth in tqdm(scenes.loader(), "scenes")]
+        self.pools = [rendered]
+        if args.data:
+            self.pools.append(stored_samples(args.data, args.farthest))
+        self.pictures = Pictures(args.pictures) if args.pictures else None
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        alone = self.count // 2 if self.pictures else 0
+        each = (self.count - alone) // len(self.pools)
+        parts = [draw(pool, each, self.side, generator) for pool in self.pools]
+        rgb, depth = (torch.cat(part) for part in zip(*parts, strict=True))
+        if self.pictures:
+            random = np.random.default_rng((self.seed, step))
+            windows = [self.pictures.window(self.side, random) for _ in range(alone)]
+            rgb = torch.cat([rgb, torch.stack(windows) * 2 - 1])
+        return rgb, depth
+
+
 def train_vae(args: argparse.Namespace) -> AutoencoderKL:
     torch.manual_seed(args.seed)
     vae = AutoencoderKL.from_pretrained(args.start / "vae") if args.start else small_vae()
     vae = vae.float().to(args.device, memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(vae.parameters(), args.learning_rate, betas=(0.9, 0.99))
     decay = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.learning_rate, args.steps)
-    scenes = SceneBatches(args.scenes // args.batch_size, args.batch_size, args.seed, args.device)
-    # Kept in half precision: these are inputs, and 16 bits hold more than a photograph does.
-    pools = [[(rgb.half(), depth.half()) for rgb, depth in tqdm(scenes.loader(), desc="scenes")]]
-    if args.data:
-        pools.append(stored_samples(args.data, args.farthest))
-    generator = torch.Generator().manual_seed(args.seed)
+    windows = Windows(args)
+    photographs = validation_pictures(args.val_data)
 
     bar = tqdm(range(args.steps), desc="vae")
     for step in bar:
-        parts = [draw(pool, args.batch_size // len(pools), args.crop, generator) for pool in pools]
-        rgb, depth = (torch.cat(part) for part in zip(*parts, strict=True))
+        rgb, depth = (part.to(args.device) for part in windows.batch(step))
         pictures = torch.cat([rgb, depth]).contiguous(memory_format=torch.channels_last)
         with torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
             latent = vae.encode(pictures).latent_dist.mode()
             # The decoder will be given a denoiser's latents, which are never exact.
-            jitter = torch.randn(latent.shape, generator=generator).to(latent) * args.latent_noise
-            output = vae.decode(latent + jitter).sample
+            output = vae.decode(latent + torch.randn_like(latent) * args.latent_noise).sample
         output, latent = output.float(), latent.float()
         of_rgb, of_depth = output.split([len(rgb), len(depth)])
         latent_rgb, latent_depth = latent.split([len(rgb), len(depth)])
-        loss_rgb, loss_depth = (
-            reconstruction_loss(of_rgb, rgb),
-            reconstruction_loss(of_depth, depth, near_weight(depth)),
-        )
+        loss_rgb = reconstruction_loss(of_rgb, rgb) + root_mean_square(of_rgb - rgb)
+        loss_depth = reconstruction_loss(of_depth, depth, near_weight(depth))
         moments = moment_penalty(latent_rgb) + moment_penalty(latent_depth)
         loss = loss_rgb + loss_depth + 0.05 * moments
         optimizer.zero_grad(set_to_none=True)
@@ -191,15 +224,40 @@ def train_vae(args: argparse.Namespace) -> AutoencoderKL:
                 depth=f"{F.l1_loss(of_depth, depth):.4f}",
                 std=f"{latent_rgb.std():.2f}/{latent_depth.std():.2f}",
             )
+        if photographs and (step + 1) % args.val_every == 0:
+            tqdm.write(f"step {step + 1}: {peak_signal(vae, photographs):.2f} dB")
+            # What has been learnt so far outlives the process.
+            vae.save_pretrained(args.output.with_name(f"{args.output.name}-vae"))
 
     with torch.inference_mode():
-        latents = [
-            vae.encode(torch.cat(pair).float()).latent_dist.mode().flatten()
-            for pool in pools
-            for pair in pool[:16]
-        ]
+        batches = [torch.cat(windows.batch(args.steps + i)) for i in range(16)]
+        latents = [vae.encode(b.to(args.device)).latent_dist.mode().flatten() for b in batches]
     vae.register_to_config(scaling_factor=round(1 / float(torch.cat(latents).std()), 5))
     return vae
+
+
+def validation_pictures(specs: list[str] | None) -> list[Tensor]:
+    """The pictures of those data sets at nano's resolution, (1, 3, H, W) in [-1, 1]."""
+    pictures = []
+    for dataset in (open_dataset(spec, "all", RESOLUTION) for spec in specs or ()):
+        for index in range(len(dataset)):
+            try:
+                pictures.append(dataset[index].image[None] * 2 - 1)
+            except DataError as error:
+                print(f"left out: {error}")
+    return pictures
+
+
+@torch.inference_mode()
+def peak_signal(vae: AutoencoderKL, pictures: list[Tensor]) -> float:
+    """How well pictures survive the VAE: the mean of their peak signal-to-noise ratios, in dB."""
+    ratios = []
+    for picture in pictures:
+        picture = picture.to(vae.device)
+        output = vae.decode(vae.encode(picture).latent_dist.mode()).sample.clamp(-1, 1)
+        # The peak is 2: values lie in [-1, 1].
+        ratios.append(10 * math.log10(4 / float(F.mse_loss(output, picture))))
+    return sum(ratios) / len(ratios)
 
 
 def write_base(vae: AutoencoderKL, args: argparse.Namespace) -> None:
@@ -228,7 +286,12 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--start", type=Path, help="checkpoint folder whose VAE goes on")
-    parser.add_argument("--data", nargs="+", metavar="KIND:WHERE", help="half of every batch")
+    parser.add_argument("--data", nargs="+", metavar="KIND:WHERE", help="as much as the scenes")
+    parser.add_argument("--pictures", nargs="+", type=Path, metavar="FOLDER",
+        help="photographs, textures, environment maps: half of a batch's pictures")  # fmt: skip
+    parser.add_argument("--val-data", nargs="+", metavar="KIND:WHERE",
+        help="photographs whose PSNR is printed; none is trained on")  # fmt: skip
+    parser.add_argument("--val-every", type=int, default=250, help="steps")
     parser.add_argument("--farthest", type=float, help="metres in --data that count; beyond is sky")
     parser.add_argument("--scenes", type=int, default=6400, help="scenes rendered ahead")
     parser.add_argument("--steps", type=int, default=3000, help="optimiser steps of the VAE")

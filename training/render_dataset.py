@@ -3,6 +3,10 @@
     pip install "bpy==4.5.*" "numpy<2"                                   # Python 3.11
     python training/render_dataset.py runs/worlds --count 2000 --processes 2
     python training/render_dataset.py runs/film --scenes shot1.blend shot2.blend --count 500
+    python training/fetch_assets.py runs/assets
+    python training/render_dataset.py runs/rooms --count 2000 --worlds furnished desk \\
+        --environments runs/assets/environments --textures runs/assets/textures \\
+        --models runs/assets/models --focal-length 22 40
 
 or by an installed Blender, of the scene that it opened:
 
@@ -26,6 +30,8 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 WORLDS = ("room", "corridor", "street", "terrain", "table_top", "people")
+# These are furnished with --models.
+FURNISHED = ("furnished", "desk")
 SETTINGS = "settings.json"
 # Blender's add-on renders from a copy of the scene, which it keeps there meanwhile.
 COPY = "scene"
@@ -59,7 +65,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     what = parser.add_argument_group("what is rendered")
     add = what.add_argument
     add("--scenes", nargs="+", type=Path, metavar="BLEND", help="your own scenes")
-    add("--worlds", nargs="+", choices=WORLDS, default=list(WORLDS), help="procedural worlds")
+    add("--worlds", nargs="+", choices=[*WORLDS, *FURNISHED], default=list(WORLDS),
+        help="procedural worlds")  # fmt: skip
+    add("--environments", type=Path, metavar="FOLDER", help="of .exr or .hdr maps to light with")
+    add("--textures", type=Path, metavar="FOLDER", help="of pictures to cover surfaces with")
+    add("--models", type=Path, metavar="FOLDER",
+        help="of OBJ, glTF or PLY files: furniture, or put into your own scenes")  # fmt: skip
     add("--views-per-scene", type=int, default=16, help="samples in a row from one file")
     add("--random-frames", action="store_true", help="any frame of a scene's animation")
     add("--light-jitter", type=float, default=0.5, help="stops, for lights of --scenes")
@@ -81,6 +92,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     args.aspects = [ratio(parser, text) for text in args.aspects]
     if min(args.count, args.samples, args.processes, args.views_per_scene) < 1 or args.size < 16:
         parser.error("counts must be at least 1 and --size at least 16")
+    catalogue = args.models / "models.json" if args.models else None
+    if set(args.worlds) & set(FURNISHED) and not (catalogue and catalogue.is_file()):
+        parser.error(f"--worlds {' and '.join(FURNISHED)} want --models with a models.json, as "
+                     "training/fetch_assets.py makes it")  # fmt: skip
     if not 1 <= args.focal_length[0] <= args.focal_length[1]:
         parser.error("--focal-length wants the shorter one first, in mm, at least 1")
     return args
@@ -105,6 +120,14 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     missing = [path for path in scenes if not Path(path).is_file()]
     if missing:
         sys.exit(f"There is no scene {missing[0]}; check the path after --scenes.")
+    folders = {
+        name: str(folder.resolve())
+        for name in ("environments", "textures", "models")
+        if (folder := getattr(args, name))
+    }
+    for name, folder in folders.items():
+        if not Path(folder).is_dir():
+            sys.exit(f"There is no folder {folder}; check the path after --{name}.")
     return {
         "seed": args.seed,
         "scenes": scenes,
@@ -118,6 +141,7 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
         "light_stops": args.light_jitter,
         "exposure_stops": args.exposure_jitter,
         "random_frames": args.random_frames,
+        **folders,
     }
 
 

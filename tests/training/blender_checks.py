@@ -11,13 +11,16 @@ import bpy
 import numpy as np
 from mathutils import Vector
 from render.blender_cameras import FreeSpace, View, look
+from render.blender_furnished import KINDS as FURNISHED
 from render.blender_lights import add_light
 from render.blender_materials import glass, mirror, surface
+from render.blender_models import read_models, stand
 from render.blender_render import Quality, render_data, render_sample
 from render.blender_settings import Settings
 from render.blender_solids import Stage
 from render.blender_worker import Renderer
 from render.blender_worlds import KINDS
+from render.exr_png import write_exr, write_png
 
 QUALITY = Quality(1, 1, 1)
 
@@ -94,18 +97,102 @@ def volumes() -> dict[str, float]:
     return found
 
 
-def worlds(folder: Path) -> dict[str, dict[str, float]]:
+# A box with a front: its faces at z = 1 are a square with a nose that reaches z = 1.5.
+BOX = """
+v -1 0 -1
+v 1 0 -1
+v 1 2 -1
+v -1 2 -1
+v -1 0 1
+v 1 0 1
+v 1 2 1
+v -1 2 1
+v 0 1 1.5
+f 4 3 2 1
+f 1 2 6 5
+f 2 3 7 6
+f 3 4 8 7
+f 4 1 5 8
+f 5 6 9
+f 6 7 9
+f 7 8 9
+f 8 5 9
+"""
+
+
+def assets(folder: Path) -> dict[str, str]:
+    """Folders of one environment map, one picture and three models: a table, a cup, a shelf."""
+    folders = {kind: folder / kind for kind in ("environments", "textures", "models")}
+    for path in folders.values():
+        path.mkdir()
+    height, width = 32, 64
+    sky = np.linspace(2, 0.2, height)[:, None].repeat(width, 1).astype(np.float32)
+    write_exr(folders["environments"] / "sky.exr", {"R": sky, "G": sky, "B": sky * 2})
+    dots = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    write_png(folders["textures"] / "dots.png", dots)
+    (folders["models"] / "box.obj").write_text(BOX)
+    lines = [
+        {"file": "box.obj", "category": "Office", "size": size, "elevation": 0, "on_top": top}
+        for size, top in (([1.2, 0.7, 0.75], 0.75), ([0.1, 0.1, 0.12], 0), ([0.8, 0.4, 1.8], 0))
+    ]
+    (folders["models"] / "models.json").write_text(json.dumps(lines))
+    return {kind: str(path) for kind, path in folders.items()}
+
+
+def rendered(kind: str, folders: dict[str, str]):
+    settings = Settings(7, [], [kind], 1, (20, 40), [1.5], 96, 1, 1, 0.3, 0.3, False, **folders)
+    return Renderer(settings, 1).render(0)
+
+
+def worlds(folder: Path, folders: dict[str, str]) -> dict[str, dict[str, float]]:
     found = {}
     for kind in KINDS:
-        settings = Settings(7, [], [kind], 1, (20, 40), [1.5], 96, 1, 1, 0.3, 0.3, False)
-        sample = Renderer(settings, 1).render(0)
+        sample = rendered(kind, folders if kind in FURNISHED else {})
         found[kind] = {**against_ray_casts(sample), "unprojected": unprojected(sample)}
         if kind == "room":
             bpy.ops.wm.save_as_mainfile(filepath=str(folder / "room.blend"))
     return found
 
 
+def model_stands(folders: dict[str, str]) -> dict[str, list[float]]:
+    """A table stood at (1, 2, 3), its front turned from y to -x."""
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    thing = stand(read_models(folders["models"])[0], (1, 2, 3), np.pi / 2)
+    points = np.array([thing.matrix_world @ vertex.co for vertex in thing.data.vertices])
+    nose = thing.matrix_world @ thing.data.vertices[8].co
+    return {"low": points.min(0).tolist(), "high": points.max(0).tolist(), "nose": list(nose)}
+
+
+def decorated_scene(folder: Path, folders: dict[str, str]) -> dict:
+    """The saved room with each kind of asset, twice in a row: nothing of a sample stays."""
+    file = str(folder / "room.blend")
+    settings = Settings(7, [file], [], 1, (20, 40), [1.5], 96, 1, 1, 0.3, 0.3, False, **folders)
+    renderer = Renderer(settings, 1)
+    first = renderer.render(0)
+    found = against_ray_casts(first)
+    counts = [len(bpy.context.scene.objects) - len(renderer.guests)]
+    renderer.render(1)
+    counts.append(len(bpy.context.scene.objects) - len(renderer.guests))
+    again = renderer.render(0)
+    return {
+        **found,
+        "guests": len(renderer.guests),
+        "objects": counts,
+        "same": bool((first.image == again.image).all() and (first.depth == again.depth).all()),
+        "maps": [n.image.name for n in bpy.context.scene.world.node_tree.nodes
+                 if n.type == "TEX_ENVIRONMENT"],
+        "textured": len(renderer.textures.changed),
+    }  # fmt: skip
+
+
 if __name__ == "__main__":
     output = Path(sys.argv[1])
-    facts = {"worlds": worlds(output), "panes": panes(), "volumes": volumes()}
+    folders = assets(output)
+    facts = {
+        "worlds": worlds(output, folders),
+        "panes": panes(),
+        "volumes": volumes(),
+        "model": model_stands(folders),
+        "decorated": decorated_scene(output, folders),
+    }
     (output / "facts.json").write_text(json.dumps(facts))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from data.augment import Variants, Within, blurred, photographed
+from data.augment import Variants, Within, blurred, compressed, noisy, photographed, vignetted
 from data.registry import open_dataset
 from data_builders import rendered_folder
 from hypothesis import given, settings
@@ -91,3 +91,29 @@ def test_flags_that_make_no_sense_are_named(flags, words):
 
     with pytest.raises(MarigoldError, match=words):
         read_recipe("", ["--base", "b", "--output", "o", *flags])
+
+
+def test_noise_grows_with_light_as_a_sensor_has_it():
+    """Variance: shot x light, and the reading out's (4 x shot)^2."""
+    for level in (0.0, 0.5):
+        flat, found = torch.full((3, 200, 200), level), []
+        for seed in range(8):
+            found.append(float(noisy(flat, 4e-3, np.random.default_rng(seed)).var()))
+        # Coarse noise is interpolated, and weaker; the finest of the draws is not.
+        assert max(found) == pytest.approx(4e-3 * level + (4 * 4e-3) ** 2, rel=0.03)
+
+
+def test_a_vignette_darkens_corners_by_its_strength_and_leaves_the_middle():
+    shaded = vignetted(torch.ones(3, 11, 15), 0.4)
+    assert torch.allclose(shaded[:, 5, 7], torch.ones(3))
+    assert torch.allclose(shaded[:, 0, 0], torch.full((3,), 0.6))
+
+
+def test_jpeg_keeps_the_picture_and_loses_more_at_lower_quality():
+    ramp = torch.linspace(0, 1, 32).expand(3, 32, 32)
+    texture = torch.rand(1, 32, 32, generator=torch.Generator().manual_seed(0)) * 0.3
+    picture = (ramp * 0.7 + texture).clamp(0, 1)
+    low, high = (
+        (compressed(picture, quality) - picture).square().mean().sqrt() for quality in (20, 95)
+    )
+    assert high < 0.02 < low < 0.15

@@ -170,6 +170,8 @@ def test_time_left_is_readable():
         (["--focal-length", "50", "20"], "the shorter one first"),
         (["--count", "0"], "at least 1"),
         (["--scenes", "missing.blend"], "missing.blend"),
+        (["--worlds", "desk"], "--models with a models.json"),
+        (["--environments", "nowhere"], "nowhere; check the path after --environments"),
     ],
 )
 def test_bad_arguments_are_named(tmp_path, arguments, said):
@@ -298,3 +300,24 @@ def test_inside_a_background_blender_it_renders_the_open_scene(facts, tmp_path):
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert read_manifest(tmp_path / "out")[0]["scene"] == "room.blend"
+
+
+@needs_blender
+@pytest.mark.slow
+def test_a_model_stands_at_its_size_with_its_front_where_it_was_turned(facts):
+    model = facts[0]["model"]
+    # 1.2 m wide, 0.7 m deep with its nose and 0.75 m high; turned, its front looks along -x.
+    assert np.allclose(np.subtract(model["high"], model["low"]), (0.7, 1.2, 0.75), atol=1e-5)
+    assert np.allclose([model["low"][2], model["nose"][1]], (3, 2), atol=1e-5)
+    assert np.isclose(model["nose"][0], model["low"][0], atol=1e-5)
+
+
+@needs_blender
+@pytest.mark.slow
+def test_assets_in_an_opened_scene_leave_no_trace_in_the_next_sample(facts):
+    fact = facts[0]["decorated"]
+    assert fact["median"] <= 1e-4 and fact["sky_agrees"] > 0.99
+    assert fact["guests"] > 0 and fact["textured"] > 0
+    assert fact["objects"][0] == fact["objects"][1]
+    assert fact["maps"] == ["sky.exr"]
+    assert fact["same"]

@@ -5,15 +5,20 @@ Both are data sets themselves, so that whatever reads one reads these.
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from .sample import HOLE, Sample, SampleDataset, resize_sample, resized_shape
 
 # A crop keeps at least this share of each side: as a longer lens would.
 SMALLEST_CROP = 0.55
+# What turns a picture's values into light, near enough for noise and exposure.
+GAMMA = 2.2
 LUMA = torch.tensor([0.299, 0.587, 0.114]).reshape(3, 1, 1)
 
 
@@ -89,26 +94,63 @@ def cropped(sample: Sample, random: np.random.Generator) -> Sample:
 
 
 def photographed(image: Tensor, random: np.random.Generator) -> Tensor:
-    """(3, H, W) in [0, 1] as another camera might show it: exposure, contrast, white balance,
-    saturation, focus and grain."""
+    """(3, H, W) in [0, 1] as another camera might show it.
+
+    In the order in which a camera does it: white balance, exposure and vignette on light, focus,
+    noise of the sensor, then tone, saturation, and the file's compression.
+    """
 
     def often(chance: float) -> bool:
         return bool(random.random() < chance)
 
-    picture = image.clamp(0, 1) ** float(np.exp(random.uniform(-0.5, 0.5)))
-    balance = torch.from_numpy(np.exp(random.normal(0, 0.12, (3, 1, 1)))).float()
-    picture = picture * balance * float(np.exp(random.normal(0, 0.2)))
-    middle = picture.mean()
-    picture = (picture - middle) * float(random.uniform(0.6, 1.3)) + middle
-    grey = (picture * LUMA).sum(0, keepdim=True)
-    colour = 0.0 if often(0.1) else float(random.uniform(0.3, 1.3))
-    picture = grey + (picture - grey) * colour
+    light = image.clamp(0, 1) ** GAMMA
+    balance = torch.from_numpy(np.exp(random.normal(0, 0.15, (3, 1, 1)))).float()
+    light = light * balance * float(2 ** random.normal(0, 0.5))
+    if often(0.4):
+        light = vignetted(light, float(random.uniform(0.1, 0.6)))
     if often(0.3):
-        picture = blurred(picture, float(random.uniform(0.4, 1.2)))
+        light = blurred(light, float(random.uniform(0.4, 1.2)))
     if often(0.5):
-        grain = random.normal(0, random.uniform(0.005, 0.04), picture.shape)
-        picture = picture + torch.from_numpy(grain).float()
-    return picture.clamp(0, 1)
+        light = noisy(light, float(np.exp(random.uniform(np.log(1e-4), np.log(6e-3)))), random)
+    picture = light.clamp(0, 1) ** (1 / GAMMA)
+    picture = picture ** float(np.exp(random.uniform(-0.3, 0.3)))
+    middle = picture.mean()
+    picture = (picture - middle) * float(random.uniform(0.7, 1.3)) + middle
+    grey = (picture * LUMA).sum(0, keepdim=True)
+    colour = 0.0 if often(0.05) else float(random.uniform(0.4, 1.3))
+    picture = (grey + (picture - grey) * colour).clamp(0, 1)
+    return compressed(picture, int(random.integers(40, 96))) if often(0.5) else picture
+
+
+def vignetted(light: Tensor, strength: float) -> Tensor:
+    """Darker towards the corners, which keep 1 - strength of their light."""
+    height, width = light.shape[-2:]
+    y, x = torch.linspace(-1, 1, height)[:, None], torch.linspace(-1, 1, width)
+    return light * (1 - strength * (y**2 + x**2) / 2)
+
+
+def noisy(light: Tensor, shot: float, random: np.random.Generator) -> Tensor:
+    """A sensor's noise of variance shot x light, and that of reading it out, (4 shot)^2.
+
+    Drawn at the picture's size or at half of it: most pictures were scaled down, or are blotchy.
+    """
+    height, width = light.shape[-2:]
+    coarse = random.random() < 0.3
+    size = (-(-height // 2), -(-width // 2)) if coarse else (height, width)
+    drawn = torch.from_numpy(random.normal(0, 1, (1, 3, *size))).float()
+    if coarse:
+        drawn = F.interpolate(drawn, (height, width), mode="bilinear")
+    return light + drawn[0] * (shot * light.clamp(min=0) + (4 * shot) ** 2).sqrt()
+
+
+def compressed(picture: Tensor, quality: int) -> Tensor:
+    """Through JPEG at that quality (1 to 95), colours at half the resolution."""
+    pixels = (picture * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
+    with Image.open(buffer) as opened:
+        back = np.asarray(opened.convert("RGB"))
+    return torch.from_numpy(back.copy()).permute(2, 0, 1).float() / 255
 
 
 def blurred(picture: Tensor, sigma: float) -> Tensor:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 class Settings(NamedTuple):
     """All that a sample depends on besides its index. `scenes`: .blend files; without any,
     `worlds` names procedural kinds. `views_per_scene`: samples in a row from one file, because
-    opening it takes time. `stops`: jitter of lights and of exposure."""
+    opening it takes time. `stops`: jitter of lights and of exposure. `environments`,
+    `textures` and `models`: folders, "" for none."""
 
     seed: int
     scenes: list[str]
@@ -22,6 +23,9 @@ class Settings(NamedTuple):
     light_stops: float
     exposure_stops: float
     random_frames: bool
+    environments: str = ""
+    textures: str = ""
+    models: str = ""
 
     def scene_of(self, index: int) -> str:
         """The .blend file of a sample; "" for procedural worlds."""

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import bpy
 import numpy as np
 from mathutils import Matrix, Vector
+
+if TYPE_CHECKING:
+    from .blender_models import Model
 
 Point = Sequence[float]
 Faces = list[tuple[int, ...]]
@@ -30,10 +33,10 @@ class World(NamedTuple):
 
 class Stage:
     """A scene being furnished. `targets` are points worth looking at; `taken` are the discs
-    (x, y, radius) on the ground that things stand on."""
+    (x, y, radius) on the ground that things stand on; `models` may be stood on it."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
-        self.rng = rng
+    def __init__(self, rng: np.random.Generator, models: Sequence[Model] = ()) -> None:
+        self.rng, self.models = rng, models
         self.collection = bpy.context.scene.collection
         self.meshes: dict[str, bpy.types.Mesh] = {}
         self.targets: list[tuple[float, float, float]] = []

@@ -12,8 +12,10 @@ from typing import Any, TextIO
 import bpy
 import numpy as np
 
+from .blender_assets import MAPS, PICTURES, EnvironmentLight, Textures, files_in, remove_suns
 from .blender_cameras import FreeSpace, Lenses, draw_view, scene_box, starts
 from .blender_lights import LightJitter
+from .blender_models import drop_models, read_models
 from .blender_render import Quality, render_sample
 from .blender_settings import Settings
 from .blender_solids import World
@@ -22,6 +24,11 @@ from .sample_folder import Sample, write_sample
 
 # A world that shows too little is thrown away, and the next one drawn.
 TRIES = 6
+# With folders of environment maps and pictures: of worlds, and of surfaces.
+ENVIRONMENT_SHARE = 0.75
+TEXTURED_SHARE = 0.5
+# With a folder of models: put into an opened scene at most.
+MOST_GUESTS = 6
 # After these no further sample could be written either.
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -34,6 +41,10 @@ class Renderer:
         self.quality = Quality(settings.samples, settings.bounces, threads)
         self.lenses = Lenses(settings.focal, settings.aspects, settings.size)
         self.opened = ""
+        self.models = read_models(settings.models)
+        self.textures = Textures(files_in(settings.textures, PICTURES))
+        self.environments = EnvironmentLight(files_in(settings.environments, MAPS))
+        self.guests: list[bpy.types.Object] = []
 
     def open(self, file: str) -> None:
         if self.opened == file:
@@ -50,8 +61,9 @@ class Renderer:
         file = self.settings.scene_of(index)
         if not file:
             kinds = self.settings.worlds
-            world = build_world(kinds[rng.integers(len(kinds))], rng)
+            world = build_world(kinds[rng.integers(len(kinds))], rng, self.models)
             self.hints = []
+            self.decorate_world(rng)
             bpy.context.view_layer.update()
             return world
         self.open(file)
@@ -59,7 +71,36 @@ class Renderer:
         if self.settings.random_frames:
             scene.frame_set(int(rng.integers(scene.frame_start, scene.frame_end + 1)))
         self.jitter.apply(rng, self.settings.light_stops)
+        self.decorate_scene(rng)
         return self.world
+
+    def decorate_world(self, rng: np.random.Generator) -> None:
+        """Some worlds keep their own sky, and some surfaces their pattern."""
+        scene = bpy.context.scene
+        if self.environments.files and rng.random() < ENVIRONMENT_SHARE:
+            remove_suns(scene)
+            self.environments.apply(scene, rng, self.settings.light_stops)
+        if self.textures.files:
+            self.textures.changed = []  # of the world before, which is gone
+            self.textures.apply(scene, rng, TEXTURED_SHARE)
+
+    def decorate_scene(self, rng: np.random.Generator) -> None:
+        """What the sample before put into an opened scene is taken out first."""
+        scene = bpy.context.scene
+        self.textures.restore()
+        for guest in self.guests:
+            bpy.data.objects.remove(guest)
+        self.guests = []
+        if self.environments.files:
+            self.environments.apply(scene, rng, self.settings.light_stops)
+        if self.textures.files:
+            self.textures.apply(scene, rng, TEXTURED_SHARE)
+        if self.models:
+            bpy.context.view_layer.update()
+            space = FreeSpace(scene, 0.0)
+            count = int(rng.integers(1, MOST_GUESTS + 1))
+            self.guests = drop_models(space, self.world, self.models, count, rng)
+        bpy.context.view_layer.update()
 
     def render(self, index: int) -> Sample:
         """Sample `index`: a function of the settings and the index alone."""

@@ -1,4 +1,5 @@
-"""Procedural worlds to render: rooms, corridors, streets, terrain, table tops and people.
+"""Procedural worlds to render: rooms, corridors, streets, terrain, table tops and people, and
+rooms and desks furnished with models.
 
     world = build_world("room", numpy.random.default_rng([seed, index]))
 
@@ -9,22 +10,24 @@ function of its state alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import bpy
 import numpy as np
 
 from . import blender_props as props
+from .blender_furnished import KINDS as FURNISHED
 from .blender_lights import sky
 from .blender_materials import colour, ground, mirror, patterned, surface
+from .blender_models import Model
 from .blender_rooms import corridor, lights, line_walls, room, shell
 from .blender_solids import Faces, Point, Stage, World
 
 
-def build_world(kind: str, rng: np.random.Generator) -> World:
-    """An empty file with one world of that kind in it."""
+def build_world(kind: str, rng: np.random.Generator, models: Sequence[Model] = ()) -> World:
+    """An empty file with one world of that kind in it; some kinds are furnished with the models."""
     bpy.ops.wm.read_factory_settings(use_empty=True)
-    return KINDS[kind](Stage(rng))
+    return KINDS[kind](Stage(rng, models))
 
 
 def table_top(stage: Stage) -> World:
@@ -256,4 +259,5 @@ KINDS: dict[str, Callable[[Stage], World]] = {
     "terrain": terrain,
     "table_top": table_top,
     "people": people,
+    **FURNISHED,
 }
