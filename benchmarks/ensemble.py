@@ -30,7 +30,28 @@ from torch import Tensor
 from marigold_core.ensemble.depth import ensemble_depth
 from marigold_core.errors import EnsembleWarning
 
-CORRUPTIONS = ("noise", "noise + bad pixels", "bias", "bias + garbage", "bias + inverted")
+ERRORS = ("noise", "bias", "noise + bias")
+DEFECTS = (
+    "bad pixels",
+    "garbage",
+    "inverted",
+    "noisy member",
+    "missing object",
+    "unequal noise",
+    "patch",
+    "gamma",
+    "two garbage",
+)
+FAMILIES = (*ERRORS, *(f"{error} + {defect}" for error in ERRORS for defect in DEFECTS))
+CORRUPTIONS = (
+    "noise",
+    "noise + bad pixels",
+    "bias",
+    "bias + garbage",
+    "bias + inverted",
+    "noise + noisy member",
+    "noise + missing object",
+)
 # Rows and columns of the scenes that only the error is taken from.
 SMALL = 96, 128
 
@@ -49,10 +70,17 @@ def scene(height: int, width: int, generator: torch.Generator) -> Tensor:
 
 
 def corrupted(depth: Tensor, members: int, corruption: str, generator: torch.Generator) -> Tensor:
-    """Members (N, h, w) >= 0: noise of 0.02 or smooth bias of 0.05, a bad one, affine jitter."""
+    """Members (N, h, w) >= 0 of one scene: an error of all, a defect of some, affine jitter.
+
+    corruption: a name of FAMILIES. Errors of all: noise (deviation 0.02), bias (smooth, 0.05).
+    Defects, of one member where nothing else is said: bad pixels (3 in every member), garbage
+    (uniform noise), inverted, noisy (noise of 0.1), missing object (in 40 % of the members),
+    unequal noise (0.01 to 0.1 in all), patch (a rectangle at one level), gamma (a tone curve in
+    every member), two garbage.
+    """
     height, width = depth.shape
     maps = depth.repeat(members, 1, 1)
-    if "noise" in corruption:
+    if corruption.startswith("noise"):
         maps += 0.02 * torch.randn(maps.shape, generator=generator)
     if "bias" in corruption:
         bias = 0.05 * torch.randn(members, 1, 4, 5, generator=generator)
@@ -61,12 +89,49 @@ def corrupted(depth: Tensor, members: int, corruption: str, generator: torch.Gen
         where = torch.randint(height * width, (members, 3), generator=generator)
         maps.view(members, -1).scatter_(1, where, torch.tensor([1.6, -0.6, 1.6]).repeat(members, 1))
     if "garbage" in corruption:
-        maps[0] = torch.rand(height, width, generator=generator)
+        bad = 2 if "two" in corruption else 1
+        maps[:bad] = torch.rand(bad, height, width, generator=generator)
     if "inverted" in corruption:
         maps[0] = 1 - maps[0]
+    if "noisy" in corruption:
+        maps[0] += 0.1 * torch.randn(height, width, generator=generator)
+    if "missing" in corruption:
+        lacking = max(1, round(0.4 * members))
+        maps[:lacking] += without_an_object(depth, generator) - depth
+    if "unequal" in corruption:
+        deviation = 0.01 * 10 ** torch.rand(members, 1, 1, generator=generator)
+        maps += deviation * torch.randn(maps.shape, generator=generator)
+    if "patch" in corruption:
+        top, left = rectangle(height, width, generator)
+        maps[0, top : top + height // 3, left : left + width // 4] = 0.5
+    if "gamma" in corruption:
+        exponent = 0.7 + 0.6 * torch.rand(members, 1, 1, generator=generator)
+        maps = maps.clamp(min=0) ** exponent
     scale = 0.4 + 0.6 * torch.rand(members, 1, 1, generator=generator)
     maps = maps * scale + (1 - scale) * torch.rand(members, 1, 1, generator=generator)
     return maps - maps.min().clamp(max=0)
+
+
+def rectangle(height: int, width: int, generator: torch.Generator) -> tuple[int, int]:
+    """Top and left of a third of the height by a quarter of the width, anywhere inside."""
+    down, right = torch.rand(2, generator=generator).tolist()
+    return int(down * (height - height // 3 - 1)), int(right * (width - width // 4 - 1))
+
+
+def without_an_object(depth: Tensor, generator: torch.Generator) -> Tensor:
+    """The depth with a rectangle filled from its left and right edges, the most visible of ten."""
+    height, width = depth.shape
+    best = depth
+    for _ in range(10):
+        top, left = rectangle(height, width, generator)
+        rows, columns = slice(top, top + height // 3), slice(left, left + width // 4)
+        ramp = torch.linspace(0, 1, width // 4)
+        filled = depth.clone()
+        ends = depth[rows, left, None], depth[rows, left + width // 4, None]
+        filled[rows, columns] = torch.lerp(*ends, ramp)
+        if (filled - depth).abs().sum() > (best - depth).abs().sum():
+            best = filled
+    return best
 
 
 def error(depth: Tensor, truth: Tensor) -> float:
@@ -101,19 +166,22 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="runs, each with its own scene")
     parser.add_argument("--scenes", type=int, default=8, help="small scenes for the mean error")
     parser.add_argument("--slow-once", action="store_true", help="one timed run where N >= 10")
-    parser.add_argument("--corruptions", nargs="+", default=CORRUPTIONS, choices=CORRUPTIONS)
+    parser.add_argument("--corruptions", nargs="+", default=CORRUPTIONS, choices=FAMILIES)
     parser.add_argument("--device", default="cpu", help="where the maps lie: cpu, cuda, mps")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", EnsembleWarning)
 
     device = torch.device(arguments.device)
-    place = torch.cuda.get_device_name(device) if device.type == "cuda" else (
-        f"{torch.get_num_threads()} thread(s), {platform.machine()}"
-    )  # fmt: skip
-    print(f"{arguments.height} x {arguments.width}, {device.type}, {place}, torch "
-          f"{torch.__version__}, {arguments.repeats} runs.\n")  # fmt: skip
-    print(f"| N | corruption | closed form, s | paper, s | diffusers, s | ratio | error, timed maps"
-          f" | error, {arguments.scenes} scenes of {SMALL[0]} x {SMALL[1]} | |")  # fmt: skip
+    place = f"{torch.get_num_threads()} thread(s), {platform.machine()}"
+    if device.type == "cuda":
+        place = torch.cuda.get_device_name(device)
+    size = f"{arguments.height} x {arguments.width}"
+    print(f"{size}, {device.type}, {place}, torch {torch.__version__}, {arguments.repeats} runs.\n")
+    small = f"{arguments.scenes} scenes of {SMALL[0]} x {SMALL[1]}"
+    print(
+        "| N | corruption | closed form, s | paper, s | diffusers, s | ratio "
+        f"| error, timed maps | error, {small} | |"
+    )
     print("|--:|---|--:|--:|--:|--:|---|---|---|")
     # One run of each outside the count: libraries load, threads start.
     for engine in ENGINES.values():

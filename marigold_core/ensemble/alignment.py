@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .merging import merge, wide_dtype
+from .merging import wide_dtype
 
 # A member whose weight in the consensus is below this share of the median weight is outvoted.
 OUTVOTED = 0.5
 # Below this share of its size a map's spread is float32 rounding, not depth.
 CONSTANT = 4 * torch.finfo(torch.float32).eps
-PAPER_ROUNDS = 12
 REWEIGHTING_ROUNDS = 5
 
 
@@ -55,63 +54,6 @@ def loadings(correlation: Tensor) -> Tensor:
     if typical < 1e-3 * weight.max():
         return torch.ones_like(weight)
     return (weight / typical).clamp(min=OUTVOTED)
-
-
-def paper_alignment(
-    maps: Tensor, mean: Tensor, size: Tensor, correlation: Tensor,
-    reduction: str, shift_invariant: bool,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Scales and shifts that minimise the paper's eq. 4, float64 (N,) on the CPU.
-
-    The paper's cost, one RMS over all pairs and pixels + 0.02 (|min m| + |1 - max m|), is lowest
-    at scale 0 once the RMS exceeds 0.02 (spec, section 4.4). Here the merged map m is held at a
-    range of one (scale-only: a maximum of one), where it cannot collapse: the RMS over all pairs
-    is divided by that range. Scales stay within [0.5, 2] of the min-max start.
-
-    The RMS needs the N x N correlations alone, so a round is one pass over the pixels for the
-    extremes of m, with no host synchronisation; the best of all rounds is returned.
-    """
-    low, high = maps.amin(1), maps.amax(1)
-    start = 1 / (high - low if shift_invariant else high.abs()).clamp(min=1e-6)
-    size, mean, disagreement = (
-        value.float().to(maps.device) for value in (size, mean, 1 - correlation)
-    )
-    amplitude = start * size
-    level = start * (mean - low) * shift_invariant
-    least, most = 0.5 * amplitude, 2 * amplitude
-    n = len(maps)
-    rows, pairs = list(range(n)), n * max(n - 1, 1)
-    best = torch.full_like(mean[0], torch.inf)
-    found = torch.stack([start, level - start * mean * shift_invariant])
-    for k in range(PAPER_ROUNDS):
-        amplitude, level = amplitude.detach().requires_grad_(), level.detach().requires_grad_()
-        with torch.enable_grad():
-            scale = amplitude / size
-            shift = (level - scale * mean) * shift_invariant
-            with torch.no_grad():
-                merged, _ = merge(maps, rows, scale, shift, reduction, spread=False)
-                extremes = maps[:, torch.stack([merged.argmin(), merged.argmax()])]
-            ends = (extremes * scale[:, None] + shift[:, None]).sort(0).values
-            near, far = (ends[[(n - 1) // 2, n // 2]] if reduction == "median" else ends).mean(0)
-            extent = (far - near if shift_invariant else far).clamp(min=1e-6)
-            # |s_i d_i - s_j d_j|^2 without the cancellation of a_i^2 + a_j^2 - 2 a_i a_j r_ij.
-            apart = (amplitude[:, None] - amplitude).square() + (level[:, None] - level).square()
-            apart = apart + 2 * torch.outer(amplitude, amplitude) * disagreement
-            rms = (apart.sum() / pairs + 1e-12).sqrt()
-            cost = rms / extent
-            if not shift_invariant:
-                cost = cost + 0.02 * near.abs() / extent
-            slopes = torch.autograd.grad(cost, (amplitude, level))
-        better = cost < best
-        best = torch.where(better, cost, best).detach()
-        found = torch.where(better, torch.stack([scale, shift]), found).detach()
-        # The sum over pairs has the Hessian 4 n, up to what all members share: a Newton step, made
-        # shorter every round because the extremes jump from pixel to pixel.
-        step = (1 - k / PAPER_ROUNDS) * pairs / (2 * n) * (rms * extent).detach()
-        amplitude = (amplitude.detach() - step * slopes[0]).clamp(least, most)
-        level = level.detach() - step * slopes[1]
-    scale, shift = found.cpu().double()
-    return scale, shift
 
 
 def fit(x: Tensor, y: Tensor, shift_invariant: bool) -> tuple[float, float, float]:

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from ..errors import MarigoldError
-from .alignment import CONSTANT, agreement, loadings, paper_alignment
+from .alignment import CONSTANT, agreement, loadings
 from .inputs import as_maps, as_mask, check_invariance, named, warn
 from .merging import merge, moments
+from .paper import paper_alignment
 
 # Aligned maps have a spread of about one; a merged range below this is rounding.
 SMALLEST_RANGE = 1e-5
@@ -96,9 +97,13 @@ def ensemble_depth(
                 shift = -scale * mean
         else:
             scale[kept], shift[kept] = paper_alignment(
-                used[kept.to(used.device)], mean[kept], size[kept], correlation,
-                reduction, shift_invariant,
-            )  # fmt: skip
+                used[kept.to(used.device)],
+                mean[kept],
+                size[kept],
+                correlation,
+                reduction,
+                shift_invariant,
+            )
     warn(left_out)
 
     rows = kept.nonzero()[:, 0].tolist()

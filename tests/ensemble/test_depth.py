@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import importlib.util
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,22 +9,11 @@ from depth_maps import affine, noisy, seed, truth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marigold_core.ensemble.alignment import paper_alignment
 from marigold_core.ensemble.depth import ensemble_depth
-from marigold_core.ensemble.merging import moments
 from marigold_core.errors import EnsembleWarning, MarigoldError
 
 torch.set_num_threads(1)
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "ensemble.py"
 METHODS = ("closed_form", "paper")
-
-
-@pytest.fixture(scope="module")
-def benchmark():
-    specification = importlib.util.spec_from_file_location("benchmarks_ensemble", BENCHMARK)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
 
 
 def quiet(*args, **kwargs):
@@ -235,9 +222,12 @@ def test_any_finite_members_give_a_finite_result(
 ):
     members = torch.randint(levels, (n, height, width), generator=seed(number)) / levels
     depth, uncertainty = quiet(
-        members, method=method, reduction=reduction,
-        scale_invariant=invariance[0], shift_invariant=invariance[1],
-    )  # fmt: skip
+        members,
+        method=method,
+        reduction=reduction,
+        scale_invariant=invariance[0],
+        shift_invariant=invariance[1],
+    )
     assert depth.shape == (height, width)
     assert depth.isfinite().all()
     assert depth.min() >= 0
@@ -386,45 +376,3 @@ def test_metric_members_are_merged_without_alignment():
 def test_wrong_arguments_are_one_clear_error(changes, words):
     with pytest.raises(MarigoldError, match=words):
         ensemble_depth(**{"predictions": noisy(3, 0.02), **changes})
-
-
-# --- the paper's objective ---
-
-
-def paper_cost(members, scale, shift):
-    """Ke et al. 2024, eq. 4, as written, at a merged range of one."""
-    aligned = members.double() * scale[:, None, None] + shift[:, None, None]
-    merged = torch.quantile(aligned, 0.5, 0)
-    aligned = (aligned - merged.min()) / (merged.max() - merged.min())
-    i, j = torch.combinations(torch.arange(len(members))).T
-    return float((aligned[i] - aligned[j]).square().mean().sqrt())
-
-
-@pytest.mark.parametrize("sigma", [0.005, 0.02, 0.1, 0.3])
-def test_the_paper_method_lowers_its_cost_and_never_collapses(sigma):
-    members = noisy(6, sigma, size=(48, 64))
-    members[0, 5, 5] += 0.5
-    flat = members.reshape(6, -1)
-    mean, covariance = moments(flat)
-    size = covariance.diagonal().sqrt()
-    correlation = covariance / torch.outer(size, size)
-    scale, shift = paper_alignment(flat, mean, size, correlation, "median", True)
-    low, high = flat.amin(1).double(), flat.amax(1).double()
-    start = 1 / (high - low)
-    assert (scale >= 0.4999 * start).all()
-    assert (scale <= 2.0001 * start).all()
-    assert paper_cost(members, scale, shift) < paper_cost(members, start, -start * low)
-
-
-def test_the_paper_method_helps_where_min_max_fails(benchmark):
-    """A hot pixel makes the min-max scale of a member wrong by half."""
-    members = noisy(5, 0.005, size=(48, 64))
-    low, high = members.amin((1, 2)), members.amax((1, 2))
-    members[0, 20, 20] = high[0] + 0.5 * (high[0] - low[0])
-    members[1, 10, 10] = high[1] + 0.5 * (high[1] - low[1])
-    members[2, 30, 30] = low[2] - 0.5 * (high[2] - low[2])
-    depth, _ = ensemble_depth(members, method="paper")
-    low, high = members.amin((1, 2), keepdim=True), members.amax((1, 2), keepdim=True)
-    start = ((members - low) / (high - low)).quantile(0.5, 0)
-    reference = truth(48, 64)
-    assert benchmark.error(depth, reference) < 0.7 * benchmark.error(start, reference)
