@@ -10,7 +10,7 @@ with eta = 0. The zero terminal SNR rescaling and the trailing timesteps are Lin
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -106,6 +106,11 @@ class NoiseSchedule:
             int(config.get("steps_offset", 0)),
             1.0 if config.get("set_alpha_to_one", True) else float(abar[0]),
         )
+
+    def to(self, device: torch.device | str) -> NoiseSchedule:
+        """The same for training there: its table in float32 on that device, where every step reads
+        it. (Copied from the CPU each time, it would make the host wait for the device.)"""
+        return replace(self, alphas_cumprod=self.alphas_cumprod.to(device, torch.float32))
 
     @property
     def num_train_timesteps(self) -> int:

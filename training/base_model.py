@@ -59,6 +59,11 @@ def open_base(name: str, objective: str, zero_snr: bool) -> Base:
         )
     cpu = torch.device("cpu")
     scaling = check_vae(folder / "vae")
+    if read_json(folder / "vae" / "config.json").get("_class_name") == "AutoencoderTiny":
+        raise CheckpointError(
+            f"{folder}/vae is an AutoencoderTiny, which approximates another VAE's latents; a base "
+            "needs the AutoencoderKL itself. Give the checkpoint with its own vae/."
+        )
     vae_files = find_weights(folder / "vae")
     vae: Any = load_vae(folder / "vae", vae_files, cpu, torch.float32)
     vae.register_to_config(scaling_factor=scaling)

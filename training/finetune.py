@@ -70,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     run = recipe.output / "run"
     base.vae.to(device)
     text_embedding = base.text_embedding.to(device)
+    schedule = base.schedule.to(device)
 
     # Data: both latents of every sample on disk, so that a step never runs the VAE's encoder
     caches = [
@@ -119,14 +120,14 @@ def main(argv: Sequence[str] | None = None) -> None:
                 batch.metres,
                 batch.valid,
                 text_embedding,
-                base.schedule,
+                schedule,
             )
         return denoising_loss(
             unet,
             batch.image,
             batch.depth,
             text_embedding,
-            base.schedule,
+            schedule,
             mask=batch.mask,
             noise_strength=recipe.noise_strength,
             noise_annealed=recipe.noise_annealing,

@@ -46,15 +46,20 @@ def multi_resolution_noise(
     scaled to unit variance over the whole batch. At t = 0 the noise is exactly Gaussian; towards
     t = T it is smooth, like depth itself. strength 0 is Gaussian noise at every timestep. The
     level sizes divide the already reduced size by r^i with r ~ U[2, 4), as the authors' code does.
+    r decides shapes, so the host has to know it: with a generator on another device it is drawn
+    by one on the CPU of the same seed, and nothing waits for the device.
     """
     batch, channels, height, width = shape
     device = generator.device
+    on_host = generator
+    if device.type != "cpu":
+        on_host = torch.Generator().manual_seed(generator.initial_seed())
     share = timesteps.to(device) / num_train_timesteps
     weight = strength * (share if annealed else torch.ones_like(share)).reshape(-1, 1, 1, 1)
     noise = torch.randn(shape, generator=generator, device=device)
     h, w = height, width
     for level in range(10):
-        r = float(torch.rand((), generator=generator, device=device)) * 2 + 2
+        r = float(torch.rand((), generator=on_host)) * 2 + 2
         h, w = max(1, int(h / r**level)), max(1, int(w / r**level))
         field = torch.randn(batch, channels, h, w, generator=generator, device=device)
         field = F.interpolate(field, (height, width), mode="bilinear", align_corners=False)
@@ -77,12 +82,6 @@ def sample_timesteps(
     t = torch.randint(0, total, (batch,), generator=generator, device=device)
     terminal = torch.rand(batch, generator=generator, device=device) < terminal_share
     return torch.where(terminal, total - 1, t)
-
-
-def latent_mask(valid: Tensor, factor: int = 8) -> Tensor:
-    """(B, H, W) bool -> (B, 1, h, w) bool: the latent cells whose pixels are all valid."""
-    invalid = (~valid)[:, None].float()
-    return F.max_pool2d(invalid, factor, factor) == 0
 
 
 def masked_mean_square(output: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
@@ -109,7 +108,8 @@ def denoising_loss(
     """Mean squared error between the network's output and its target (eq. 3; here v, eps or x0).
 
     image_latent, depth_latent: (B, 4, h, w) scaled latents. text_embedding: (1, L, D). mask:
-    (B, 1, h, w) bool from `latent_mask`; None = every cell counts. NaN where the mask is empty.
+    (B, 1, h, w) bool from `data.latents.latent_mask`; None = every cell counts. NaN where the mask
+    is empty.
     """
     batch = len(depth_latent)
     timesteps = sample_timesteps(batch, schedule, terminal_share, generator)

@@ -74,11 +74,9 @@ def convert_frame(raw: Path, folder: Path, frame: Frame) -> dict[str, Any]:
     # The depth map is written last: where it is, both are.
     if not depth.is_file():
         original = read_original(raw, frame)
-        # Cut, not rounded, as the authors' files are. But where theirs wrap around to near, above
-        # 65.535 m, and where they cast NaN, there is a hole here.
+        # Cut, not rounded, as the authors' files are.
         write_picture(picture, (original.image * 255).astype(np.uint8))
-        millimetres = np.where(original.valid, original.metres, 0) * 1000
-        write_picture(depth, millimetres.astype(np.uint16))
+        write_picture(depth, (original.metres * 1000).astype(np.uint16))
     try:
         rgb = np.asarray(open_picture(picture))
     except MarigoldError as error:

@@ -7,10 +7,12 @@ from importlib.util import find_spec
 import numpy as np
 import prepare
 import pytest
+import torch
 from data.benchmark_sets import PROTOCOLS, open_benchmark
 from data.depth_arrays import read_hdf5
 from data.hypersim import planar_depth, tone_map
 from data.kitti_crops import benchmark_crop, evaluated_part
+from data.latents import depth_target
 from data.registry import open_dataset
 from data.sample import DataError
 from data_builders import (
@@ -65,7 +67,43 @@ def test_virtual_kitti_is_cropped_in_metres_without_the_sky(tmp_path, apart):
     valid = metres < 80
     assert np.array_equal(sample.valid.numpy(), valid)
     np.testing.assert_allclose(sample.depth.numpy()[valid], metres[valid], rtol=1e-6)
-    assert not sample.depth.numpy()[~valid].any()
+    np.testing.assert_allclose(sample.depth.numpy(), metres, rtol=1e-6)  # the sky is 655.35 m
+
+
+def authors_target(depth: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    """`ScaleShiftDepthNormalizer` of prs-eth/Marigold after `_get_valid_mask`, (H, W)."""
+    valid = (depth > low) & (depth < high)
+    near, far = torch.quantile(depth[valid], torch.tensor([0.02, 0.98]))
+    return torch.clip((depth - near) / (far - near) * 2.0 - 1.0, -1.0, 1.0)
+
+
+def test_the_sky_is_far_and_out_of_the_loss_as_in_the_authors_code(tmp_path):
+    stored = vkitti_frame(tmp_path, "Scene01", "clone")
+    sample = open_dataset(f"vkitti:{tmp_path}", "val")[0]
+    decoded = torch.from_numpy(stored[375 - 352 :, 13 : 13 + 1216].astype(np.float32) / 100)
+    expected = authors_target(decoded, 1e-5, 80)
+    target = depth_target(sample.depth[None], sample.valid[None])[0]
+    torch.testing.assert_close(target, expected.expand(3, -1, -1), rtol=0, atol=1e-5)
+    sky = stored[375 - 352 :, 13 : 13 + 1216] == 65535
+    assert sky.mean() > 0.2
+    assert (target[0].numpy()[sky] == 1).all()
+    assert not sample.valid.numpy()[sky].any()
+
+
+@pytest.mark.parametrize("rule", [">7", ""])
+def test_what_is_infinite_or_beyond_a_rule_is_far_in_a_folder_too(tmp_path, rule):
+    metres = np.random.default_rng(0).uniform(1, 9, (16, 24)).astype(np.float32)
+    metres[:4], metres[-1] = np.inf, 0
+    picture(tmp_path / "p.png", 16, 24)
+    np.save(tmp_path / "d.npy", metres)
+    (tmp_path / "manifest.csv").write_text(f"image,depth,invalid\np.png,d.npy,{rule}\n")
+    sample = open_dataset(f"folder:{tmp_path}", "all", farthest=7 if not rule else None)[0]
+    target = depth_target(sample.depth[None], sample.valid[None])[0, 0]
+    expected = authors_target(torch.from_numpy(metres), 1e-5, 7)
+    torch.testing.assert_close(target, expected, rtol=0, atol=1e-5)
+    assert (target[:4] == 1).all()
+    assert (target[-1] == -1).all()
+    assert torch.equal(sample.valid, torch.from_numpy((metres > 0) & (metres <= 7)))
 
 
 def test_virtual_kitti_splits_are_the_authors(tmp_path):
@@ -91,7 +129,7 @@ def test_virtual_kitti_splits_are_the_authors(tmp_path):
 def test_a_frame_in_the_exact_layout_of_virtual_kitti():
     sample = open_dataset(f"vkitti:{SHARED_RGBD / 'vkitti2_layout'}", "val")[0]
     assert tuple(sample.depth.shape) == (352, 1216)
-    assert float(sample.depth.max()) < 80
+    assert float(sample.depth[sample.valid].max()) < 80
     assert sample.valid.any()
 
 
@@ -187,10 +225,11 @@ class TestHypersim:
             assert float((a.image - b.image).abs().max()) <= 1 / 255
         with pytest.raises(DataError, match=r"0005\.color"):
             original[5]
-        # Far and NaN pixels are holes, not near ones.
+        # Surfaces beyond 65 m are far, where the authors' wrap around to near; NaN is a hole.
         stored = np.asarray(Image.open(output / "train" / listed[1].split()[1]))
         assert stored.dtype == np.uint16
-        assert (stored[0, :3] > 0).tolist() == [False, False, True]
+        assert stored[0, :2].tolist() == [65535, 0]
+        assert stored[0, 2] > 0
         before = {path: path.stat().st_mtime_ns for path in output.rglob("*.png")}
         prepare_all_but_one("hypersim", raw, "--output", output, "--splits", "train")
         assert before == {path: path.stat().st_mtime_ns for path in output.rglob("*.png")}

@@ -376,6 +376,21 @@ def test_a_base_with_other_channels_is_refused(pictures, tmp_path):
         train(flags(base, pictures, tmp_path / "run"))
 
 
+def test_a_base_with_a_tiny_vae_is_refused(base, pictures, tmp_path):
+    from diffusers import AutoencoderTiny
+
+    tiny = tmp_path / "tiny"
+    shutil.copytree(base, tiny)
+    shutil.rmtree(tiny / "vae")
+    widths = {
+        "encoder_block_out_channels": (8, 8, 8, 8),
+        "decoder_block_out_channels": (8, 8, 8, 8),
+    }
+    AutoencoderTiny(**widths).save_pretrained(tiny / "vae")
+    with pytest.raises(MarigoldError, match="AutoencoderTiny.*AutoencoderKL itself"):
+        train(flags(tiny, pictures, tmp_path / "run"))
+
+
 def test_half_precision_and_gradient_checkpointing_train(base, pictures, tmp_path):
     more = ["--mixed-precision", "bf16", "--gradient-checkpointing", "--optimizer", "adamw"]
     train(flags(base, pictures, tmp_path / "run", "--steps", 2, *more))

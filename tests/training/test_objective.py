@@ -9,18 +9,18 @@ import pytest
 import torch
 from base_model import plain_weights, scheduler_config, widen_conv_in
 from checkpoint_builders import DDIM, tiny_unet
-from data.latents import depth_target
+from data.latents import depth_target, has_range, latent_mask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from objective import (
     denoising_loss,
     end_to_end_loss,
     fit_scale_and_shift,
-    latent_mask,
     learning_rate_factor,
     multi_resolution_noise,
     sample_timesteps,
 )
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from marigold_core.diffusion import NoiseSchedule
 
@@ -165,6 +165,61 @@ def test_depth_is_normalised_at_two_and_ninety_eight_percent():
     assert target[0, 0, 0, [0, 2, 50, 98, 100]].tolist() == pytest.approx(
         [-1, -1, 0, 1, 1], abs=1e-5
     )
+
+
+@pytest.mark.slow
+def test_pictures_of_any_size_have_a_range():
+    depth = torch.linspace(1, 9, 4100 * 4100).reshape(1, 4100, 4100)  # 16.8 megapixels
+    valid = torch.ones_like(depth, dtype=torch.bool)
+    assert has_range(depth, valid).tolist() == [True]
+    assert depth_target(depth, valid).shape == (1, 3, 4100, 4100)
+    assert has_range(torch.ones_like(depth), valid).tolist() == [False]
+    assert has_range(depth, ~valid).tolist() == [False]
+
+
+class OtherDevice:
+    """A generator of a device that has no values to read: whoever waits for one fails."""
+
+    device = torch.device("meta")
+
+    def initial_seed(self) -> int:
+        return 6
+
+
+def test_a_step_never_waits_for_the_device(monkeypatch):
+    """torch refuses to read a value of the meta device, as a GPU makes the host wait for one."""
+    for name in ("rand", "randn", "randint"):
+        real = getattr(torch, name)
+
+        def drawn(*arguments, real=real, generator=None, **more):
+            if isinstance(generator, torch.Generator):
+                more["generator"] = generator
+            return real(*arguments, **more)
+
+        monkeypatch.setattr(torch, name, drawn)
+    copies = []
+
+    class Copies(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), more=None):
+            more = more or {}
+            if "_to_copy" in str(function) and arguments[0].device.type == "cpu":
+                copies.append(more.get("device"))
+            return function(*arguments, **more)
+
+    class Network:
+        def __call__(self, latents, timesteps, text):
+            self.sample = latents[:, 4:] * 2
+            return self
+
+    latent = torch.empty(2, 4, 60, 80, device="meta")
+    schedule = NoiseSchedule.from_config(ZERO_SNR).to("meta")
+    with Copies():
+        loss = denoising_loss(
+            Network(), latent, latent, torch.empty(1, 2, 8, device="meta"), schedule,
+            mask=latent[:, :1] > 0, generator=OtherDevice(),
+        )  # fmt: skip
+    assert loss.device.type == "meta"
+    assert torch.device("meta") not in copies
 
 
 @pytest.mark.parametrize("kind", ["v_prediction", "epsilon"])

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from .sample import HOLE, Sample, SampleDataset, resize_sample, resized_shape
+from .sample import Sample, SampleDataset, resize_sample, resized_shape
 
 # A crop keeps at least this share of each side: as a longer lens would.
 SMALLEST_CROP = 0.55
@@ -37,8 +37,7 @@ class Within(SampleDataset):
 
     def __getitem__(self, index: int) -> Sample:
         sample = self.dataset[index]
-        valid = sample.valid & (sample.depth <= self.farthest)
-        return sample._replace(depth=torch.where(valid, sample.depth, HOLE), valid=valid)
+        return sample._replace(valid=sample.valid & (sample.depth <= self.farthest))
 
     def shape(self, index: int) -> tuple[int, int]:
         return self.dataset.shape(index)

@@ -33,7 +33,8 @@ def read_values(path: Path, key: str | None = None) -> NDArray[Any]:
     suffix = path.suffix.lower()
     try:
         if suffix == ".npy":
-            values = np.load(path, allow_pickle=False)
+            # Mapped: a header that promises more than the file holds takes no memory.
+            values = np.asarray(np.lib.format.open_memmap(path, mode="r"))
         elif suffix == ".npz":
             values = _from_archive(path, key)
         elif suffix in (".hdf5", ".h5"):
@@ -86,6 +87,8 @@ def read_picture(path: Path) -> NDArray[np.float32]:
 
 def picture_shape(path: Path) -> tuple[int, int]:
     """(H, W) of a picture, upright, from its header alone."""
+    if not path.is_file():  # a pipe would never end
+        raise DataError(path, "there is no such file.")
     try:
         with Image.open(path) as image:
             width, height = image.size

@@ -8,7 +8,7 @@ sample, paths relative to it. What `training/render_dataset.py` writes is such a
     unit_m          metres in one stored unit; else 0.001 for integers and 1 for floats
     kind            "depth" or "disparity" (then depth is up to scale, 1 / (value + doffs_px))
     key             the array's name in an NPZ or HDF5 file
-    invalid         values that are holes, such as "<=0" or "==65535"; several apart by spaces
+    invalid         values that do not count, such as "<=0" or ">80"; several apart by spaces
     focal_px        where the file holds distances along the rays: the focal length in pixels
     split           "train", "val" or "test"
 
@@ -35,7 +35,7 @@ from marigold_core.images import PICTURE_SUFFIXES, read_mask
 
 from .depth_arrays import SUFFIXES, picture_shape, read_picture, read_values
 from .hypersim import planar_depth
-from .sample import DataError, Sample, SampleDataset, as_sample, resize_sample, resized_shape
+from .sample import HOLE, DataError, Sample, SampleDataset, as_sample, resize_sample, resized_shape
 
 # Without a word on splits one sample in twenty is kept to validate.
 VALIDATION_STRIDE = 20
@@ -149,10 +149,10 @@ def read_entry(entry: Entry) -> Sample:
     if entry.kind == "disparity":
         disparity = values + np.float32(entry.doffs_px)
         valid &= disparity > 0
-        metres = 1 / np.where(valid, disparity, 1)
+        metres = np.where(valid, 1 / np.where(valid, disparity, 1), HOLE)
     else:
         unit = entry.unit_m or (1.0 if stored.dtype.kind == "f" else 0.001)
-        metres = np.where(valid, values, 0) * np.float32(unit)
+        metres = values * np.float32(unit)
     if entry.focal_px is not None:
         metres = planar_depth(metres, entry.focal_px)
     return as_sample(read_picture(entry.image), metres, valid, entry.name, entry.depth)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from .depth_arrays import read_hdf5, read_picture, read_values
 from .sample import (
+    HOLE,
     DataError,
     Sample,
     SampleDataset,
@@ -36,6 +37,8 @@ TRAINING_SIZE = 480, 640
 FOCAL_LENGTH = 886.81
 MILLIMETRES = 0.001
 MIN_DEPTH, MAX_DEPTH = 1e-5, 65.0
+# Metres, of 16 bits in millimetres: farther surfaces, which are invalid, are stored as this.
+FARTHEST_STORED = 65.535
 # Value of render_entity_id where a ray met nothing.
 NOTHING = -1
 SPLIT_TABLE = "metadata_images_split_scene_v1.csv"
@@ -172,7 +175,12 @@ def read_prepared(root: Path, picture: str, depth: str) -> Sample:
 
 
 class Original(NamedTuple):
-    """One frame in float64: image (H, W, 3) in [0, 1], metres and valid (H, W)."""
+    """One frame in float64: image (H, W, 3) in [0, 1], metres and valid (H, W).
+
+    metres: 0 where a ray met nothing or the file has NaN, as the authors have it, so that it is
+    near once normalised. Surfaces beyond 65.535 m are at 65.535 m, where the authors' 16 bits wrap
+    around to near.
+    """
 
     image: NDArray[np.float64]
     metres: NDArray[np.float64]
@@ -188,8 +196,11 @@ def read_original(root: Path, frame: Frame) -> Original:
     if colour.shape != (*distance.shape, 3) or distance.shape != entity.shape:
         raise DataError(file, "colour, depth and render_entity_id have different sizes.")
     metres = planar_depth(distance)
-    with np.errstate(invalid="ignore"):  # Some pixels that met a surface hold NaN.
-        valid = (entity != NOTHING) & (metres > MIN_DEPTH) & (metres < MAX_DEPTH)
+    # Some pixels that met a surface hold NaN.
+    metres = np.where((entity != NOTHING) & ~np.isnan(metres), metres, HOLE).clip(
+        0, FARTHEST_STORED
+    )
+    valid = (metres > MIN_DEPTH) & (metres < MAX_DEPTH)
     return Original(tone_map(colour, entity != NOTHING), metres, valid)
 
 

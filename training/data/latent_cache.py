@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from objective import latent_mask
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -26,10 +25,10 @@ from marigold_core.checkpoints.weights import read_header
 from marigold_core.errors import MarigoldError
 from marigold_core.files import atomic_path
 
-from .latents import depth_target, encode, has_range
+from .latents import depth_target, encode, has_range, latent_mask
 from .sample import DataError, Sample, SampleDataset
 
-VERSION = 1  # of what stands in a file; raise it when that changes
+VERSION = 2  # of what stands in a file; raise it when that changes
 # What decides how a procedural scene looks.
 PROCEDURAL_SOURCES = ("render/procedural.py", "render/worlds.py", "data/scenes.py")
 

@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from render.procedural import render_scenes
 from torch import Tensor
@@ -20,7 +21,8 @@ SHAPES = ((120, 160), (120, 160), (144, 144), (160, 120))
 def depth_target(depth: Tensor, valid: Tensor) -> Tensor:
     """(B, H, W) metric depth -> (B, 3, H, W) in [-1, 1], normalised at 2 % and 98 % (paper, eq. 4).
 
-    Sky has no depth. It becomes the far plane, as an artist expects of a depth map.
+    The quantiles are those of the valid pixels; the others take the same formula and are clipped,
+    as in the authors' `ScaleShiftDepthNormalizer`: what is infinite becomes the far plane, 1.
     """
     maps = [
         normalize_depth(d, mode="percentile", percentiles=(2, 98), mask=m)
@@ -31,10 +33,18 @@ def depth_target(depth: Tensor, valid: Tensor) -> Tensor:
 
 def has_range(depth: Tensor, valid: Tensor) -> Tensor:
     """(B,) bool: scenes with a depth range to normalise by; not a wall that fills the picture."""
-    flat = torch.where(valid, depth, torch.nan).flatten(1)
-    quantiles = torch.tensor([0.02, 0.98], device=depth.device)
-    low, high = torch.nanquantile(flat, quantiles, dim=1)
-    return (high - low) > 0.02 * high
+    found = []
+    for d, m in zip(depth.cpu().numpy(), valid.cpu().numpy(), strict=True):
+        # numpy's: torch.quantile takes no more than 16 million values.
+        low, high = np.quantile(d[m], (0.02, 0.98)) if m.any() else (0.0, 0.0)
+        found.append(bool(high - low > 0.02 * high))
+    return torch.tensor(found, device=depth.device)
+
+
+def latent_mask(valid: Tensor, factor: int = 8) -> Tensor:
+    """(B, H, W) bool -> (B, 1, h, w) bool: the latent cells whose pixels are all valid."""
+    invalid = (~valid)[:, None].float()
+    return F.max_pool2d(invalid, factor, factor) == 0
 
 
 class SceneBatches(Dataset[tuple[Tensor, Tensor]]):

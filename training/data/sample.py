@@ -15,14 +15,18 @@ from torch.utils.data import Dataset
 
 from marigold_core.errors import MarigoldError
 
-# Depth has no value there; what stands in the array must not be used.
+# The depth of a pixel that has none. Normalised, it is near, as in the authors' Hypersim files.
 HOLE = 0.0
 
 
 class Sample(NamedTuple):
     """image: float32 (3, H, W), RGB in [0, 1]. depth: float32 (H, W), planar metres (or up to
-    scale, where a folder's manifest says so), 0 in holes. valid: bool (H, W), False = no depth
-    there. name: the picture's, unique within its data set."""
+    scale, where a folder's manifest says so). valid: bool (H, W), the pixels that count in a loss
+    or a metric. name: the picture's, unique within its data set.
+
+    Where `valid` is False, depth is what the file has, since it is in the picture that the VAE
+    encodes: 655.35 m or infinity in the sky, which is far; 0 where nothing is known (`HOLE`).
+    """
 
     image: Tensor
     depth: Tensor
@@ -74,7 +78,7 @@ def as_sample(
     """Check and convert arrays: image (H, W, 3) in [0, 1], depth and valid (H, W).
 
     `file` is what a DataError names where they disagree. Non-finite and non-positive depth is
-    never valid.
+    never valid; NaN, 0 and below become `HOLE`, and infinity stays: it is far.
     """
     if image.shape[:2] != depth.shape or depth.shape != valid.shape:
         sizes = [" x ".join(map(str, a.shape[1::-1])) for a in (image, depth, valid)]
@@ -83,8 +87,8 @@ def as_sample(
             "picture, depth and mask are of {}, {} and {} pixels, not of one size.".format(*sizes),
         )
     with np.errstate(invalid="ignore"):
-        valid = valid & np.isfinite(depth) & (depth > 0)
-    depth = np.where(valid, depth, HOLE).astype(np.float32)
+        depth = np.where(depth > 0, depth, HOLE).astype(np.float32)  # NaN is not above 0
+    valid = valid & np.isfinite(depth) & (depth > 0)
     pixels = torch.from_numpy(np.ascontiguousarray(image, np.float32)).permute(2, 0, 1)
     return Sample(pixels.contiguous(), torch.from_numpy(depth), torch.from_numpy(valid), name)
 

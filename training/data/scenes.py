@@ -10,7 +10,7 @@ from render.procedural import render_scenes
 from marigold_core.errors import MarigoldError
 
 from .latents import SHAPES, has_range
-from .sample import HOLE, Sample, SampleDataset, resized_shape
+from .sample import Sample, SampleDataset, resized_shape
 
 # Scene i of a split has the seed FIRST_SEED[split] + i. (A scene that is thrown away is drawn
 # anew from a seed far above all of these.)
@@ -21,8 +21,9 @@ ANEW = 10_000_000_000
 class ProceduralScenes(SampleDataset):
     """`total` scenes: landscape, portrait and square pictures in turn (`latents.SHAPES`).
 
-    resolution: None is 160 pixels for the longer side. Depth is planar metres, the sky a hole. A
-    scene without a depth range, such as a wall that fills the picture, is replaced by another.
+    resolution: None is 160 pixels for the longer side. Depth is planar metres, infinite
+    in the sky. A scene without a depth range, such as a wall that fills the picture, is replaced
+    by another.
     """
 
     def __init__(
@@ -53,8 +54,7 @@ class ProceduralScenes(SampleDataset):
             scene = render_scenes(1, *self.shape(index), generator)
             if has_range(scene.depth, scene.valid):
                 break
-        depth = torch.where(scene.valid[0], scene.depth[0], HOLE)
-        return Sample(scene.rgb[0], depth, scene.valid[0], self.name(index))
+        return Sample(scene.rgb[0], scene.depth[0], scene.valid[0], self.name(index))
 
     def shape(self, index: int) -> tuple[int, int]:
         return resized_shape(*SHAPES[index % len(SHAPES)], self.resolution)

@@ -34,7 +34,7 @@ SCENES = {
 # No fog and no rain, which hide what has a depth, and no 30 degrees.
 VARIANTS = ("clone", "morning", "overcast", "sunset", "15-deg-left", "15-deg-right")
 CENTIMETRES = 0.01
-# Metres. Beyond it is the sky, which is stored as 65535 cm, and what KITTI's laser does not see.
+# Metres that count. Beyond is what KITTI's laser does not see, and the sky, stored as 65535 cm.
 MIN_DEPTH, MAX_DEPTH = 1e-5, 80.0
 
 
@@ -100,7 +100,8 @@ def frames(root: Path, scenes: Iterable[str], variants: Iterable[str]) -> Iterat
 
 
 def read_frame(root: Path, picture: str, depth: str) -> Sample:
-    """One frame, cropped; the sky is a hole."""
+    """One frame, cropped. What lies beyond 80 m, the sky with it, keeps its depth and is invalid:
+    normalised it is clipped to far, as in the authors' code, and the loss leaves it out."""
     stored = read_values(root / depth)
     if stored.dtype.kind == "f" or stored.dtype.itemsize < 2:
         raise DataError(root / depth, f"it holds {stored.dtype}, not 16-bit centimetres.")
