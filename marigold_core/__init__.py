@@ -12,7 +12,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .checkpoints.layout import Checkpoint, CheckpointInfo, inspect_checkpoint, load_checkpoint
+    from .checkpoints.inspection import CheckpointInfo, inspect_checkpoint
+    from .checkpoints.loading import Checkpoint, load_checkpoint
     from .depth import DepthMap, colorize, normalize_depth, read_depth
     from .engine import Marigold, merge_predictions
     from .ensemble.depth import ensemble_depth
@@ -27,9 +28,9 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Cancelled": "errors",
-    "Checkpoint": "checkpoints.layout",
+    "Checkpoint": "checkpoints.loading",
     "CheckpointError": "errors",
-    "CheckpointInfo": "checkpoints.layout",
+    "CheckpointInfo": "checkpoints.inspection",
     "DepthMap": "depth",
     "Marigold": "engine",
     "MarigoldError": "errors",
@@ -39,8 +40,8 @@ _HOMES = {
     "colorize": "depth",
     "depth_to_mesh": "geometry",
     "ensemble_depth": "ensemble.depth",
-    "inspect_checkpoint": "checkpoints.layout",
-    "load_checkpoint": "checkpoints.layout",
+    "inspect_checkpoint": "checkpoints.inspection",
+    "load_checkpoint": "checkpoints.loading",
     "merge_predictions": "engine",
     "normalize_depth": "depth",
     "read_depth": "depth",

@@ -15,7 +15,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .checkpoints.layout import Checkpoint, load_checkpoint
+from .checkpoints.loading import Checkpoint, load_checkpoint
 from .denoising import Generator, LatentDiffusion, positive
 from .depth import DepthMap
 from .ensemble.depth import ensemble_depth
@@ -71,6 +71,7 @@ class Marigold(LatentDiffusion):
         dtype: torch.dtype | str | None = None,
         torch_dtype: torch.dtype | str | None = None,
         variant: str | None = None,
+        revision: str | None = None,
         device: torch.device | str | None = None,
         vae: str | os.PathLike[str] | nn.Module | None = None,
         base: str | os.PathLike[str] | None = None,
@@ -87,6 +88,7 @@ class Marigold(LatentDiffusion):
             name_or_path,
             dtype=torch_dtype if dtype is None else dtype,
             variant=variant,
+            revision=revision,
             device=default_device() if device is None else device,
             vae=vae,
             base=base,

@@ -12,11 +12,11 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
+from marigold_core.checkpoints.config import SCHEDULER, checked, read_json
 from marigold_core.checkpoints.empty_prompt import empty_prompt_embedding, fingerprint
 from marigold_core.checkpoints.hub import locate
-from marigold_core.checkpoints.layout import check_vae
-from marigold_core.checkpoints.networks import load_network, load_vae
-from marigold_core.checkpoints.weights import find_weights, read_json
+from marigold_core.checkpoints.inspection import find_vae, scaling_factor
+from marigold_core.checkpoints.networks import UNETS, find_component, load_network
 from marigold_core.diffusion import NoiseSchedule
 from marigold_core.errors import CheckpointError, MarigoldError
 
@@ -58,19 +58,19 @@ def open_base(name: str, objective: str, zero_snr: bool) -> Base:
             "Marigold folder with unet/, vae/, scheduler/ and text_encoder/."
         )
     cpu = torch.device("cpu")
-    scaling = check_vae(folder / "vae")
-    if read_json(folder / "vae" / "config.json").get("_class_name") == "AutoencoderTiny":
+    vae_files = find_vae(folder / "vae")
+    if vae_files.class_name == "AutoencoderTiny":
         raise CheckpointError(
             f"{folder}/vae is an AutoencoderTiny, which approximates another VAE's latents; a base "
             "needs the AutoencoderKL itself. Give the checkpoint with its own vae/."
         )
-    vae_files = find_weights(folder / "vae")
-    vae: Any = load_vae(folder / "vae", vae_files, cpu, torch.float32)
+    scaling = scaling_factor(vae_files)
+    vae: Any = load_network(vae_files, cpu, torch.float32)
     vae.register_to_config(scaling_factor=scaling)
-    config = scheduler_config(read_json(folder / "scheduler" / "scheduler_config.json"),
-                              objective, zero_snr)  # fmt: skip
-    unet_files = find_weights(folder / "unet")
-    unet: Any = load_network(UNet2DConditionModel, folder / "unet", unet_files, cpu, torch.float32)
+    stated = read_json(folder / "scheduler" / "scheduler_config.json")
+    stated = checked(stated, SCHEDULER, "scheduler/scheduler_config.json")
+    config = scheduler_config(stated, objective, zero_snr)
+    unet: Any = load_network(find_component(folder / "unet", UNETS), cpu, torch.float32)
     if unet.config.in_channels == 4:
         widen_conv_in(unet)
     if (unet.config.in_channels, unet.config.out_channels) != (8, 4):
@@ -84,7 +84,7 @@ def open_base(name: str, objective: str, zero_snr: bool) -> Base:
             f"{folder}: the text encoder is {embedding.shape[-1]} wide and the U-Net wants "
             f"{unet.config.cross_attention_dim}; they belong to different models."
         )
-    key = f"{fingerprint(vae_files)}-{scaling}"
+    key = f"{fingerprint(vae_files.weights)}-{scaling}"
     return Base(
         name, folder, unet, vae.requires_grad_(False), embedding, config,
         NoiseSchedule.from_config(config), key,

@@ -1,5 +1,7 @@
-"""Checkpoints: find them, describe them, download them, load them.
+"""Checkpoints: find them, inspect them, download them, load them.
 
-`hub` turns a name into a folder, `layout` describes what a folder holds, `weights` reads headers,
-`networks` builds diffusers models, `empty_prompt` computes the text condition.
+`hub`: names, the hub's cache, downloads. `config`: JSON files as data with a schema. `weights`:
+weight files and their headers. `families`: what a checkpoint estimates. `inspection`: the
+description of a whole checkpoint. `networks`, `empty_prompt`, `loading`: from files to networks.
+`checksums`: SHA-256 of a folder's files.
 """

@@ -14,14 +14,15 @@ import sys
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import CheckpointError
 from ..files import atomic_path
+from .config import read_json
 from .hub import is_shared
-from .weights import Weights, find_weights, read_json
+from .networks import find_component, load_network
+from .weights import Weights, find_weights, opened_weights
 
 FILE_NAME = "empty_prompt_embedding.safetensors"
 TENSOR_NAME = "empty_prompt_embedding"
@@ -73,45 +74,16 @@ def no_text_message(folder: Path) -> str:
 
 def encode_empty_prompt(folder: Path, text_encoder: Weights) -> Tensor:
     """Run the text encoder in float32 on [BOS, EOS]; its memory is free on return."""
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    config_file = text_encoder.folder / "config.json"
-    config = read_json(config_file)
-    if "CLIPTextModel" not in (config.get("architectures") or ["CLIPTextModel"]):
-        raise CheckpointError(
-            f"text_encoder/config.json describes {config['architectures']}; "
-            "Marigold's text encoder is a CLIPTextModel."
-        )
-    try:
-        model = CLIPTextModel(CLIPTextConfig.from_dict(config)).eval()
-    except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"text_encoder/config.json is not usable: {error}.") from error
-    expected = {bare_name(name): name for name in model.state_dict()}
-    weights = {
-        expected.get(bare_name(name), name): tensor
-        for name, tensor in text_encoder.load(dtype=torch.float32)
-        # A buffer 0, 1, 2, ... that older versions of transformers saved as if it were a weight.
-        if not name.endswith(".position_ids")
-    }
-    try:
-        # Strict: from_pretrained only warns, and goes on with random weights.
-        model.load_state_dict(weights, strict=True)
-    except RuntimeError as error:
-        fact = " ".join(str(error).split())[:300]
-        raise CheckpointError(
-            f"{text_encoder.label} does not fit text_encoder/config.json: {fact}"
-        ) from error
+    component = find_component(text_encoder.folder, ("CLIPTextModel",), weights=text_encoder)
+    model = load_network(component, torch.device("cpu"), torch.float32)
+    tokens = empty_prompt_tokens(folder / "tokenizer", component.config.get("vocab_size"))
     with torch.no_grad():
-        embedding = model(empty_prompt_tokens(folder / "tokenizer"))[0]
+        # The positions are named because the network's own table of them is not among the weights.
+        embedding = model(tokens, position_ids=torch.arange(2)[None])[0]
     return checked(embedding.float().contiguous(), text_encoder.label)
 
 
-def bare_name(name: str) -> str:
-    """Without the prefix that transformers 4 gives CLIP's text weights and 5 does not."""
-    return name.removeprefix("text_model.")
-
-
-def empty_prompt_tokens(tokenizer: Path) -> Tensor:
+def empty_prompt_tokens(tokenizer: Path, vocab_size: int | None = None) -> Tensor:
     """(1, 2) int64: what a CLIP tokenizer makes of "" without padding, [BOS, EOS].
 
     Read from the vocabulary itself, because the folder that transformers 5 saves (tokenizer.json
@@ -121,15 +93,21 @@ def empty_prompt_tokens(tokenizer: Path) -> Tensor:
         vocabulary = read_json(tokenizer / "vocab.json")
     else:
         content = read_json(tokenizer / "tokenizer.json")
-        vocabulary = dict((content.get("model") or {}).get("vocab") or {})
-        vocabulary |= {token["content"]: token["id"] for token in content.get("added_tokens", [])}
-    words = ("<|startoftext|>", "<|endoftext|>")
-    missing = [word for word in words if not isinstance(vocabulary.get(word), int)]
-    if missing:
+        try:
+            vocabulary = dict((content.get("model") or {}).get("vocab") or {})
+            added = content.get("added_tokens", [])
+            vocabulary |= {token["content"]: token["id"] for token in added}
+        except (TypeError, ValueError, KeyError, AttributeError):
+            raise CheckpointError(
+                f"{tokenizer / 'tokenizer.json'} is not a CLIP tokenizer's; download it again."
+            ) from None
+    tokens = [vocabulary.get(word) for word in ("<|startoftext|>", "<|endoftext|>")]
+    if not all(type(token) is int and 0 <= token < (vocab_size or 49408) for token in tokens):
         raise CheckpointError(
-            f"The vocabulary in {tokenizer} has no {missing[0]}, so it is not CLIP's."
+            f"The vocabulary in {tokenizer} has no <|startoftext|> and <|endoftext|> that the text "
+            "encoder knows, so it is not CLIP's."
         )
-    return torch.tensor([[vocabulary[word] for word in words]])
+    return torch.tensor([tokens])
 
 
 def fingerprint(text_encoder: Weights) -> str:
@@ -149,14 +127,11 @@ def fingerprint(text_encoder: Weights) -> str:
 
 def read_embedding(file: Path, key: str | None = None) -> Tensor:
     """Read the embedding's file; with a key, only if it was made from that text encoder."""
-    try:
-        with safe_open(str(file), framework="pt") as opened:
-            made_from = (opened.metadata() or {}).get("text_encoder")
-            if key is not None and made_from != key:
-                raise CheckpointError(f"{file} belongs to another text encoder; delete it.")
-            embedding = opened.get_tensor(TENSOR_NAME).float().clone()
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file} cannot be read: {error}.") from error
+    with opened_weights(file) as opened:
+        made_from = (opened.metadata() or {}).get("text_encoder")
+        if key is not None and made_from != key:
+            raise CheckpointError(f"{file} belongs to another text encoder; delete it.")
+        embedding = opened.get_tensor(TENSOR_NAME).float().clone()
     return checked(embedding, file.name)
 
 

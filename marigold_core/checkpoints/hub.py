@@ -14,17 +14,29 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ..errors import CheckpointError
-from .weights import choose_variant, find_weights, read_json, shard_variant, variant_files
+from .config import read_json
+from .weights import choose_variant, find_weights, shard_variant, variant_files
+
+
+@dataclass(frozen=True)
+class Published:
+    """A repository on the hub. licence: as published. size_bytes: a download in float32."""
+
+    repo_id: str
+    licence: str
+    size_bytes: int
+
 
 BUNDLED: dict[str, Path] = {"nano": Path(__file__).parents[1] / "assets" / "nano"}
-PUBLISHED: dict[str, str] = {
-    "v1-1": "prs-eth/marigold-depth-v1-1",
-    "v1-0": "prs-eth/marigold-depth-v1-0",
-    "lcm": "prs-eth/marigold-depth-lcm-v1-0",
-    "e2e": "GonzaloMG/marigold-e2e-ft-depth",
+BUNDLED_LICENCE = "Apache-2.0"
+PUBLISHED: dict[str, Published] = {
+    "v1-1": Published("prs-eth/marigold-depth-v1-1", "OpenRAIL++-M", 5_200_000_000),
+    "v1-0": Published("prs-eth/marigold-depth-v1-0", "Apache-2.0", 5_200_000_000),
+    "lcm": Published("prs-eth/marigold-depth-lcm-v1-0", "Apache-2.0", 5_200_000_000),
+    "e2e": Published("GonzaloMG/marigold-e2e-ft-depth", "Apache-2.0", 5_200_000_000),
 }
 # A VAE of 2.4 M parameters (https://github.com/madebyollin/taesd), for `vae=` and --tiny-vae.
-TINY_VAE = {"tiny": "madebyollin/taesd"}
+TINY_VAE: dict[str, Published] = {"tiny": Published("madebyollin/taesd", "MIT", 10_000_000)}
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
@@ -34,19 +46,24 @@ TEXT_FILES = (".json", ".txt", ".md")
 
 @dataclass(frozen=True)
 class Known:
-    """A checkpoint that can be named. folder None: not on this machine."""
+    """A checkpoint that can be named. folder None: not on this machine, size_bytes then 0.
+
+    repo_id None: bundled. download_bytes: what fetching it in float32 takes.
+    """
 
     name: str
     repo_id: str | None
+    licence: str
     folder: Path | None
     size_bytes: int
+    download_bytes: int
 
 
 def repo_id_of(name: str) -> str | None:
     """The hub id behind a short name, a published repository's own name, or an id; else None."""
-    ids = PUBLISHED | TINY_VAE | {full.split("/")[1]: full for full in PUBLISHED.values()}
-    if name in ids:
-        return ids[name]
+    for short, published in (PUBLISHED | TINY_VAE).items():
+        if name in (short, published.repo_id.split("/")[1]):
+            return published.repo_id
     return name if HUB_ID.fullmatch(name) else None
 
 
@@ -54,6 +71,7 @@ def locate(
     name: str | os.PathLike[str],
     *,
     variant: str | None = None,
+    revision: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
 ) -> Path:
@@ -61,10 +79,11 @@ def locate(
 
     In this order: a bundled or published name, a folder, a hub id. A published checkpoint that is
     whole in the hub's cache is used as it is there, without asking the network; otherwise it is
-    downloaded, unless local_files_only or HF_HUB_OFFLINE forbids it. Raises CheckpointError.
+    downloaded, unless local_files_only or HF_HUB_OFFLINE forbids it. revision: a branch, tag or
+    commit of the hub's repository. Raises CheckpointError.
     """
     text = os.fspath(name)
-    if text in BUNDLED:
+    if text in BUNDLED and revision is None:
         if not BUNDLED[text].is_dir():
             raise CheckpointError(
                 f"The bundled checkpoint {text!r} is missing at {BUNDLED[text]}; "
@@ -73,7 +92,11 @@ def locate(
         return BUNDLED[text]
     folder = Path(text).expanduser()
     repo_id = repo_id_of(text) if isinstance(name, str) else None
-    if repo_id is None or (repo_id == text and folder.exists()):
+    if revision is not None and (repo_id is None or text in BUNDLED):
+        raise CheckpointError(
+            f"{text} is not on the hub, so it has no revision {revision!r}; leave revision out."
+        )
+    if repo_id is None or (repo_id == text and folder.exists() and revision is None):
         if text and folder.is_dir():
             return folder
         if folder.is_file():
@@ -84,17 +107,18 @@ def locate(
             f"There is no checkpoint {text!r}: it is neither a folder, nor a hub id (owner/name), "
             f"nor one of {', '.join((*BUNDLED, *PUBLISHED))}."
         )
-    cached = cached_folder(repo_id, cache_dir)
+    cached = cached_folder(repo_id, cache_dir, revision)
     if cached is not None and is_complete(cached, variant):
         return cached
     if local_files_only or offline():
         fact = "is not in the cache" if cached is None else "is only partly in the cache"
         shown = f" --variant {variant}" if variant else ""
+        shown += f" --revision {revision}" if revision else ""
         raise CheckpointError(
             f"The checkpoint {repo_id} {fact}, and this run is offline; "
             f"with a network, run: marigold checkpoints download {text}{shown}"
         )
-    return download(text, variant=variant, cache_dir=cache_dir)
+    return download(text, variant=variant, revision=revision, cache_dir=cache_dir)
 
 
 def offline() -> bool:
@@ -104,13 +128,17 @@ def offline() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def cached_folder(repo_id: str, cache_dir: str | os.PathLike[str] | None = None) -> Path | None:
-    """The newest snapshot of a hub repository in the cache, or None. No network."""
+def cached_folder(
+    repo_id: str,
+    cache_dir: str | os.PathLike[str] | None = None,
+    revision: str | None = None,
+) -> Path | None:
+    """The snapshot of a revision in the hub's cache (None: of "main"), or None. No network."""
     from huggingface_hub import try_to_load_from_cache
 
     place = None if cache_dir is None else Path(cache_dir)
     for file in ("model_index.json", "config.json", "unet/config.json"):
-        found = try_to_load_from_cache(repo_id, file, cache_dir=place)
+        found = try_to_load_from_cache(repo_id, file, cache_dir=place, revision=revision)
         if isinstance(found, str):
             return Path(found).parents[file.count("/")]
     return None
@@ -151,6 +179,13 @@ def is_shared(folder: Path) -> bool:
     return bundled or snapshot
 
 
+def commit_of(folder: Path) -> str | None:
+    """The commit that a snapshot in the hub's cache was downloaded at; None for other folders."""
+    real = folder.resolve()
+    is_commit = real.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", real.name)
+    return real.name if is_commit else None
+
+
 def files_to_fetch(names: list[str], variant: str | None = None) -> list[str]:
     """Of a repository's file names, those that make up one checkpoint in one variant.
 
@@ -183,15 +218,16 @@ def download(
     name: str,
     *,
     variant: str | None = None,
+    revision: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Fetch a published checkpoint, or what is new of it, into the hub's cache; its folder there.
 
-    An interrupted download goes on where it stopped; huggingface_hub draws the progress. variant
-    "fp16" fetches half the bytes where a component has such files. Raises CheckpointError for an
-    unknown name, no network, terms not accepted, a full disk.
+    An interrupted download continues where it stopped; huggingface_hub draws the progress. variant
+    "fp16" fetches half the bytes where a component has such files. revision: a branch, tag or
+    commit. Raises CheckpointError for an unknown name, no network, terms not accepted, a full disk.
     """
-    if name in BUNDLED:
+    if name in BUNDLED and revision is None:
         return BUNDLED[name]
     repo_id = repo_id_of(name)
     if repo_id is None:
@@ -202,21 +238,23 @@ def download(
     from huggingface_hub import HfApi, snapshot_download
 
     try:
-        wanted = files_to_fetch(HfApi().list_repo_files(repo_id), variant)
+        wanted = files_to_fetch(HfApi().list_repo_files(repo_id, revision=revision), variant)
         if not any(file.endswith((".safetensors", ".index.json")) for file in wanted):
             raise CheckpointError(
                 f"{repo_id} publishes no .safetensors weights, and pickles are not opened here."
             )
         place = None if cache_dir is None else Path(cache_dir)
-        return Path(snapshot_download(repo_id, allow_patterns=wanted, cache_dir=place))
+        return Path(
+            snapshot_download(repo_id, revision=revision, allow_patterns=wanted, cache_dir=place)
+        )
     except CheckpointError:
         raise
     except Exception as error:  # the HTTP library beneath the hub differs between its versions
-        raise CheckpointError(download_failure(repo_id, error)) from error
+        raise CheckpointError(download_failure(repo_id, error, revision)) from error
 
 
-def download_failure(repo_id: str, error: Exception) -> str:
-    """One sentence for what went wrong, and what to do."""
+def download_failure(repo_id: str, error: Exception, revision: str | None = None) -> str:
+    """The error message: what went wrong, and what to do."""
     from huggingface_hub import errors
 
     page = f"https://huggingface.co/{repo_id}"
@@ -225,6 +263,8 @@ def download_failure(repo_id: str, error: Exception) -> str:
             f"{repo_id} asks you to accept its terms first: open {page}, accept them, "
             "run `hf auth login`, and try again."
         )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{page} has no revision {revision!r}; give one of its branches, tags or commits."
     if isinstance(error, errors.RepositoryNotFoundError):
         return f"There is no public checkpoint at {page}; check the name."
     if isinstance(error, errors.OfflineModeIsEnabled):
@@ -236,27 +276,30 @@ def download_failure(repo_id: str, error: Exception) -> str:
         if isinstance(cause, (socket.gaierror, ConnectionError, TimeoutError)):
             return (
                 f"{repo_id} could not be downloaded, because huggingface.co cannot be reached; "
-                "connect to the network and run the same again: it goes on where it stopped."
+                "connect to the network and run the same again: it continues where it stopped."
             )
         cause = cause.__cause__ or cause.__context__
     fact = " ".join(str(error).split())[:200] or type(error).__name__
     return (
         f"{repo_id} could not be downloaded ({fact}); check the network and run the same command "
-        "again: it goes on where it stopped."
+        "again: it continues where it stopped."
     )
 
 
 def list_known(cache_dir: str | os.PathLike[str] | None = None) -> list[Known]:
     """The bundled and published checkpoints, and where each is on this machine. No network."""
-    known = [
-        Known(name, None, folder if folder.is_dir() else None, folder_size(folder))
-        for name, folder in BUNDLED.items()
-    ]
-    for name, repo_id in (PUBLISHED | TINY_VAE).items():
-        folder = cached_folder(repo_id, cache_dir)
-        if folder is not None and not is_complete(folder):
-            folder = None
-        known.append(Known(name, repo_id, folder, folder_size(folder) if folder else 0))
+    known = []
+    for name, folder in BUNDLED.items():
+        size = folder_size(folder)
+        here = folder if folder.is_dir() else None
+        known.append(Known(name, None, BUNDLED_LICENCE, here, size, size))
+    for name, published in (PUBLISHED | TINY_VAE).items():
+        cached = cached_folder(published.repo_id, cache_dir)
+        if cached is not None and not is_complete(cached):
+            cached = None
+        size = folder_size(cached) if cached else 0
+        facts = (published.repo_id, published.licence, cached, size, published.size_bytes)
+        known.append(Known(name, *facts))
     return known
 
 

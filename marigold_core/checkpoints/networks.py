@@ -1,9 +1,10 @@
-"""Networks: from a component folder's files to a diffusers model with exactly those weights."""
+"""Networks: from a component folder's files to a model with exactly those weights."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import torch
 from torch import nn
 
 from ..errors import CheckpointError, MarigoldError
-from .weights import Weights, read_json, short_name
+from . import config as schemas
+from .config import checked, read_json, short_name
+from .weights import Weights, find_weights
 
 DTYPES = {
     "float32": torch.float32, "fp32": torch.float32, "float16": torch.float16,
@@ -19,6 +22,103 @@ DTYPES = {
 }  # fmt: skip
 # The attention layers' names in files from before diffusers 0.12, which some VAEs still carry.
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+SCHEMAS = {
+    "UNet2DConditionModel": schemas.UNET,
+    "AutoencoderKL": schemas.AUTOENCODER,
+    "AutoencoderTiny": schemas.TINY_AUTOENCODER,
+    "CLIPTextModel": schemas.TEXT_ENCODER,
+}
+UNETS = ("UNet2DConditionModel",)
+AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny")
+
+
+@dataclass(frozen=True)
+class Component:
+    """One network on the disk: its class, the checked fields of its config.json, its weights."""
+
+    folder: Path
+    class_name: str
+    config: dict[str, Any]
+    weights: Weights
+
+    @property
+    def label(self) -> str:
+        """How an error names the configuration: "unet/config.json"."""
+        return short_name(self.folder / "config.json")
+
+
+def find_component(
+    folder: Path,
+    classes: tuple[str, ...],
+    *,
+    variant: str | None = None,
+    prefer_half: bool = False,
+    content: Mapping[str, Any] | None = None,
+    weights: Weights | None = None,
+) -> Component:
+    """Describe a component folder. classes: those accepted, the first where the file names none.
+
+    content, weights: what was read of the folder already. See `find_weights` for variant and
+    prefer_half. Raises CheckpointError that names the file and the fact.
+    """
+    label = short_name(folder / "config.json")
+    content = read_json(folder / "config.json") if content is None else content
+    named = content.get("_class_name", content.get("architectures"))
+    class_name = named[0] if isinstance(named, list) and named else named or classes[0]
+    if class_name not in classes:
+        raise CheckpointError(f"{label} describes a {class_name}; use an {' or '.join(classes)}.")
+    config = checked(content, SCHEMAS[class_name], label)
+    weights = weights or find_weights(folder, variant, prefer_half)
+    component = Component(folder, class_name, config, weights)
+    check_layers(component)
+    return component
+
+
+def check_layers(component: Component) -> None:
+    """Check how many blocks and layers there are against the names of the tensors.
+
+    Describing a network takes time for every layer, even before any memory is allocated.
+    """
+    stored = count_layers(component.weights.tensors)
+    for option, place, said in described_layers(component):
+        found = stored.get(place, 0)
+        if said != found:
+            raise CheckpointError(
+                f"{component.label} says {option} {said} and {component.weights.label} has {found} "
+                f"in {place}; the files are damaged or belong to different models."
+            )
+
+
+def count_layers(names: Iterable[str]) -> dict[str, int]:
+    """{"down_blocks": 4, "down_blocks.0.resnets": 2}: the numbered parts below each name."""
+    indices: dict[str, set[str]] = {}
+    for name in names:
+        parts = name.removeprefix("text_model.").split(".")
+        for position, part in enumerate(parts):
+            if part.isdecimal():
+                indices.setdefault(".".join(parts[:position]), set()).add(part)
+    return {place: len(found) for place, found in indices.items()}
+
+
+def described_layers(component: Component) -> Iterator[tuple[str, str, int]]:
+    """Yield (field of the configuration, place among the tensors, how many it says are there)."""
+    config = component.config
+    if component.class_name == "CLIPTextModel":
+        yield "num_hidden_layers", "encoder.layers", config.get("num_hidden_layers", 12)
+    kinds = config.get("down_block_types")
+    if kinds is None or component.class_name not in ("UNet2DConditionModel", "AutoencoderKL"):
+        return
+    place = "" if component.class_name == "UNet2DConditionModel" else "encoder."
+    yield "a number of down_block_types that is", f"{place}down_blocks", len(kinds)
+    for option, part, default in (
+        ("layers_per_block", "resnets", 2),
+        ("transformer_layers_per_block", "attentions.0.transformer_blocks", 1),
+    ):
+        said = config.get(option, default)
+        for block, kind in enumerate(kinds):
+            if part == "resnets" or kind == "CrossAttnDownBlock2D":
+                layers = said if isinstance(said, int) else (said + [0] * len(kinds))[block]
+                yield option, f"{place}down_blocks.{block}.{part}", layers
 
 
 def torch_dtype(dtype: torch.dtype | str | None, device: torch.device | str) -> torch.dtype:
@@ -31,35 +131,24 @@ def torch_dtype(dtype: torch.dtype | str | None, device: torch.device | str) -> 
     return found
 
 
-def load_vae(folder: Path, weights: Weights, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    from diffusers import AutoencoderKL, AutoencoderTiny
+def load_network(component: Component, device: torch.device, dtype: torch.dtype) -> Any:
+    """Build the model of a component and give it exactly the weights of its files.
 
-    tiny = read_json(folder / "config.json").get("_class_name") == "AutoencoderTiny"
-    network = AutoencoderTiny if tiny else AutoencoderKL
-    return load_network(network, folder, weights, device, dtype)
-
-
-def load_network(
-    network: Any, folder: Path, weights: Weights, device: torch.device, dtype: torch.dtype
-) -> nn.Module:
-    """Build a diffusers model from config.json and give it exactly the weights of its files.
-
-    Not `from_pretrained`: that warns where weights are missing and goes on with random ones, and
-    without accelerate it fills the network with random numbers first.
+    Not `from_pretrained`: that warns where weights are missing and continues with random ones, and
+    without accelerate it fills the network with random numbers first. Raises CheckpointError where
+    names or shapes differ, before anything is allocated.
     """
-    config_file = folder / "config.json"
-    config = read_json(config_file)
-    try:
-        with torch.device("meta"):
-            model = network.from_config(config)
-    except Exception as error:  # whatever diffusers' constructors make of a wrong value
-        raise CheckpointError(
-            f"{short_name(config_file)} describes a network that the installed diffusers cannot "
-            f"build: {' '.join(str(error).split())[:200]}"
-        ) from error
+    model = describe_network(component)
+    weights = component.weights
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    names = {name: current_name(name, expected) for name in weights.tensors}
-    stored = {names[name]: tensor.shape for name, tensor in weights.tensors.items()}
+    bare = {name.removeprefix("text_model."): name for name in expected}
+    names = {
+        name: current_name(name, expected, bare)
+        for name in weights.tensors
+        # A buffer 0, 1, 2, ... that older versions of transformers saved as if it were a weight.
+        if not name.endswith(".position_ids")
+    }
+    stored = {now: weights.tensors[name].shape for name, now in names.items()}
     for problem, found in (
         ("lacks", sorted(expected.keys() - stored.keys())),
         ("has, and the network has no place for,", sorted(stored.keys() - expected.keys())),
@@ -68,16 +157,41 @@ def load_network(
         if found:
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""
             raise CheckpointError(
-                f"{weights.label} {problem} {found[0]}{more}, by {short_name(config_file)}; "
+                f"{weights.label} {problem} {found[0]}{more}, by {component.label}; "
                 "the files are damaged or belong to a different model."
             )
-    state = {names[name]: tensor for name, tensor in weights.load(device, dtype)}
+    state = {names[name]: tensor for name, tensor in weights.load(device, dtype) if name in names}
     model.load_state_dict(state, strict=True, assign=True)
     return model.eval()
 
 
-def current_name(name: str, expected: Mapping[str, Any]) -> str:
-    """A weight's name as diffusers has it today."""
+def describe_network(component: Component) -> nn.Module:
+    """The model without memory for its weights (on torch's "meta" device)."""
+    try:
+        with torch.device("meta"):
+            if component.class_name == "CLIPTextModel":
+                from transformers import CLIPTextConfig, CLIPTextModel
+
+                # Ours, as the name of an attention may be that of a hub repository with code.
+                config = CLIPTextConfig(**component.config, attn_implementation="eager")
+                return CLIPTextModel(config)
+            import diffusers
+
+            network: nn.Module = getattr(diffusers, component.class_name)(**component.config)
+            return network
+    except Exception as error:  # whatever the constructors make of values that do not go together
+        raise CheckpointError(
+            f"{component.label} describes a network that cannot be built: "
+            f"{' '.join(str(error).split())[:200]}"
+        ) from error
+
+
+def current_name(name: str, expected: Mapping[str, Any], bare: Mapping[str, str]) -> str:
+    """A weight's name as the installed library has it.
+
+    transformers 4 puts `text_model.` before CLIP's weights and 5 does not; see OLD_ATTENTION.
+    """
+    name = bare.get(name.removeprefix("text_model."), name)
     if name in expected:
         return name
     return re.sub(

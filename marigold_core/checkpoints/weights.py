@@ -1,16 +1,11 @@
-"""Weight files, known from their headers: what a safetensors file says it holds, without its data.
-
-The format (https://github.com/huggingface/safetensors): 8 bytes little-endian header length, a
-JSON header {name: {dtype, shape, data_offsets}}, then the data.
-"""
+"""Weight files: which of them belong together, and what their headers say they hold."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
-import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +14,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, MarigoldError
+from ..files import open_regular
+from .config import read_json, short_name
 
-DTYPE_BITS = {
-    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8,
-    "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8,
-}  # fmt: skip
-# The safetensors library refuses longer headers, too.
-LONGEST_HEADER = 100_000_000
+# Bytes of a file's header. Stable Diffusion 2's U-Net has 0.1 MB; the library reads up to 100 MB,
+# which takes a gigabyte of memory.
+LONGEST_HEADER = 4_000_000
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -76,99 +70,60 @@ class Weights:
         Each is a copy: a mapped file that changes later would crash the process.
         """
         for file in self.files:
-            try:
-                with safe_open(str(file), framework="pt") as opened:
-                    for name in opened.keys():  # noqa: SIM118 (not a mapping)
-                        tensor = opened.get_tensor(name)
-                        cast = dtype if tensor.is_floating_point() else None
-                        yield name, tensor.to(device=device, dtype=cast, copy=True)
-            except (SafetensorError, OSError) as error:
-                raise CheckpointError(f"{short_name(file)} cannot be read: {error}.") from error
+            with opened_weights(file) as opened:
+                for name in opened.keys():  # noqa: SIM118 (not a mapping)
+                    tensor = opened.get_tensor(name)
+                    cast = dtype if tensor.is_floating_point() else None
+                    yield name, tensor.to(device=device, dtype=cast, copy=True)
 
 
-def short_name(file: Path) -> str:
-    """The folder's and the file's name: enough to find it, short enough for one sentence."""
-    return f"{file.parent.name}/{file.name}"
+@contextmanager
+def opened_weights(file: Path) -> Iterator[Any]:
+    """A safetensors file, opened by the library after a look at its first bytes.
 
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises CheckpointError that names the file."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{short_name(file)} is missing in {file.parent}; copy or download it again."
-        ) from None
-    except OSError as error:
-        raise CheckpointError(f"{file} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{short_name(file)} is not valid JSON ({error}); copy or download it again."
-        ) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{short_name(file)} is not a JSON object; download it again.")
-    return content
-
-
-def read_header(file: Path) -> dict[str, TensorHeader]:
-    """What one safetensors file holds, after checking that the whole of it is there.
-
-    Raises CheckpointError when the file is truncated, a Git LFS pointer, or something else.
+    Raises CheckpointError where the file is truncated, a Git LFS pointer, not a regular file, or
+    something else, or when reading from it fails later.
     """
     label = short_name(file)
     try:
-        size = file.stat().st_size
-        with file.open("rb") as opened:
-            start = opened.read(8)
-            if start == b"version " and size < 1024:
-                raise CheckpointError(
-                    f"{label} is a Git LFS pointer, not the weights; run `git lfs pull` there."
-                )
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-            if not 2 <= length <= LONGEST_HEADER:
-                raise CheckpointError(
-                    f"{label} is not a safetensors file ({size} bytes); download it again."
-                )
-            raw = opened.read(length)
+        with open_regular(file) as raw:
+            start, size = raw.read(8), raw.seek(0, 2)
+        if start == b"version " and size < 1024:
+            raise CheckpointError(
+                f"{label} is a Git LFS pointer, not the weights; run `git lfs pull` there."
+            )
+        length = int.from_bytes(start, "little")
+        if len(start) < 8 or not 2 <= length <= LONGEST_HEADER:
+            raise CheckpointError(
+                f"{label} is not a safetensors file, or its header is damaged ({size} bytes in "
+                "all); download it again."
+            )
+        with safe_open(str(file), framework="pt") as opened:
+            yield opened
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{label} ({size} bytes) is truncated or damaged: {str(error).rstrip('.')}; "
+            "copy or download it again."
+        ) from error
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror or error}.") from error
-    if len(raw) < length:
-        raise CheckpointError(
-            f"{label} is truncated: it has {size} bytes and its header alone needs {8 + length}; "
-            "copy or download it again."
-        )
-    tensors, end = parse_header(raw, label)
-    if size != 8 + length + end:
-        fact = "truncated" if size < 8 + length + end else "too long"
-        raise CheckpointError(
-            f"{label} is {fact}: it has {size} bytes and its header says {8 + length + end}; "
-            "copy or download it again."
-        )
-    return tensors
+    except MarigoldError as error:  # a pipe or a device
+        raise CheckpointError(str(error)) from error
 
 
-def parse_header(raw: bytes, label: str) -> tuple[dict[str, TensorHeader], int]:
-    """The tensors of a safetensors header, and where their data ends (bytes after the header)."""
-    tensors: dict[str, TensorHeader] = {}
-    end = 0
-    try:
-        entries = json.loads(raw)
-        entries.pop("__metadata__", None)
-        for name, entry in entries.items():
-            shape = tuple(int(side) for side in entry["shape"])
-            first, last = (int(offset) for offset in entry["data_offsets"])
-            bits = DTYPE_BITS[entry["dtype"]] * math.prod(shape)
-            if min(shape, default=0) < 0 or first < 0 or bits != 8 * (last - first):
-                raise ValueError(f"tensor {name} has shape {shape} in {last - first} bytes")
-            tensors[name] = TensorHeader(entry["dtype"], shape)
-            end = max(end, last)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(
-            f"{label} has a damaged safetensors header ({error}); download it again."
-        ) from error
+def read_header(file: Path) -> dict[str, TensorHeader]:
+    """What one safetensors file holds; the library checks that the whole of it is there.
+
+    Raises CheckpointError as `opened_weights` does, and for a file without tensors.
+    """
+    tensors = {}
+    with opened_weights(file) as opened:
+        for name in opened.keys():  # noqa: SIM118 (not a mapping)
+            part = opened.get_slice(name)
+            tensors[name] = TensorHeader(part.get_dtype(), tuple(part.get_shape()))
     if not tensors:
-        raise CheckpointError(f"{label} holds no tensors; download it again.")
-    return tensors, end
+        raise CheckpointError(f"{short_name(file)} holds no tensors; download it again.")
+    return tensors
 
 
 def variant_files(names: list[str]) -> dict[str | None, str]:

@@ -30,15 +30,6 @@ if TYPE_CHECKING:
     from ..progress import Progress
 
 ASSETS = Path(__file__).parents[1] / "assets"
-# What is known without asking the network: licence as published, download in float32.
-PUBLISHED_FACTS = {
-    "nano": ("Apache-2.0", ""),
-    "v1-1": ("OpenRAIL++-M", "5.2 GB"),
-    "v1-0": ("Apache-2.0", "5.2 GB"),
-    "lcm": ("Apache-2.0", "5.2 GB"),
-    "e2e": ("Apache-2.0", "5.2 GB"),
-    "tiny": ("MIT", "10 MB"),
-}
 
 
 def estimate_depth(arguments: argparse.Namespace) -> int:
@@ -130,10 +121,9 @@ def list_checkpoints() -> int:
 
     rows = [("NAME", "LICENCE", "SIZE", "HERE", "SOURCE")]
     for known in list_known():
-        licence, size = PUBLISHED_FACTS.get(known.name, ("", ""))
-        size = readable_size(known.size_bytes) if known.folder else size
+        size = readable_size(known.size_bytes if known.folder else known.download_bytes)
         here = "yes" if known.folder else "no"
-        rows.append((known.name, licence, size, here, known.repo_id or "bundled"))
+        rows.append((known.name, known.licence, size, here, known.repo_id or "bundled"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -154,7 +144,7 @@ def download_checkpoint(name: str, variant: str | None) -> int:
 
 def describe_checkpoint(name: str, base: str | None, variant: str | None) -> int:
     """`marigold checkpoints inspect`."""
-    from ..checkpoints.layout import inspect_checkpoint
+    from ..checkpoints.inspection import inspect_checkpoint
 
     info = inspect_checkpoint(name, base=base, variant=variant, local_files_only=True)
     if info.scale_invariant:

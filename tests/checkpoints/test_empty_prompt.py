@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from marigold_core.checkpoints import empty_prompt, hub
 from marigold_core.checkpoints.empty_prompt import empty_prompt_embedding
-from marigold_core.checkpoints.layout import load_checkpoint
+from marigold_core.checkpoints.loading import load_checkpoint
 from marigold_core.checkpoints.weights import find_weights
 from marigold_core.errors import CheckpointError
 

@@ -10,7 +10,7 @@ from checkpoint_builders import unet_file
 
 from marigold_core.checkpoints import hub
 from marigold_core.checkpoints.hub import BUNDLED, PUBLISHED
-from marigold_core.checkpoints.layout import load_checkpoint
+from marigold_core.checkpoints.loading import load_checkpoint
 from marigold_core.errors import CheckpointError
 
 pytestmark = pytest.mark.usefixtures("user_cache")
@@ -53,8 +53,8 @@ def test_a_cached_checkpoint_is_loaded_without_a_network(built, tmp_path, monkey
 
     monkeypatch.setattr(hub, "download", unreachable)
     cache = tmp_path / "hub"
-    snapshot = cache_as_hub_does(built, cache, PUBLISHED["v1-1"])
-    for name in ("v1-1", PUBLISHED["v1-1"]):
+    snapshot = cache_as_hub_does(built, cache, PUBLISHED["v1-1"].repo_id)
+    for name in ("v1-1", PUBLISHED["v1-1"].repo_id):
         assert load_checkpoint(name, cache_dir=cache).info.folder == snapshot
     known = {entry.name: entry for entry in hub.list_known(cache)}
     assert known["v1-1"].folder == snapshot
@@ -121,7 +121,7 @@ def failure(kind: str) -> Exception:
     ("kind", "words"),
     [
         ("disk", "disk is full"),
-        ("network", "huggingface.co cannot be reached.*goes on where it stopped"),
+        ("network", "huggingface.co cannot be reached.*continues where it stopped"),
         ("gated", "accept its terms"),
         ("absent", "no public checkpoint at https://huggingface.co/some/thing"),
         ("offline", "HF_HUB_OFFLINE is set"),

@@ -26,7 +26,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from marigold_core.checkpoints.layout import inspect_checkpoint, load_checkpoint
+from marigold_core.checkpoints.inspection import inspect_checkpoint
+from marigold_core.checkpoints.loading import load_checkpoint
 from marigold_core.checkpoints.weights import read_header, variant_files
 from marigold_core.errors import CheckpointError, MarigoldError
 
@@ -216,7 +217,7 @@ def test_another_autoencoder_in_place_of_the_vae(folder, tmp_path):
 
 
 def test_description_reads_no_weights(folder, monkeypatch):
-    monkeypatch.setattr("marigold_core.checkpoints.weights.safe_open", None)
+    monkeypatch.setattr("marigold_core.checkpoints.weights.Weights.load", None)
     info = inspect_checkpoint(folder)
     reference = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
     assert info.parameters["unet"] == reference.num_parameters()
@@ -274,7 +275,7 @@ JSON = st.recursive(
 
 @QUICK
 @given(data=st.data())
-def test_any_value_in_a_configuration_is_used_or_refused_in_a_sentence(built, tmp_path, data):
+def test_any_value_in_a_configuration_is_used_or_refused(built, tmp_path, data):
     parts = ("unet", "vae", "scheduler", "model_index.json")
     part = data.draw(st.sampled_from(parts))
     folder = tmp_path / "linked"
