@@ -4,9 +4,9 @@
     python -m blender_addon.build                # dist/marigold_kit-VERSION.zip, dist/repository/
 
 The zip holds the add-on, a wheel of the engine for Blender's own Python, and in `engine/` an
-unpacked copy with the bundled checkpoint for the worker's; in `renderer/` the programs that render
-training sets. Blender's own tool validates it where
-there is one: a `bpy` in this Python (pip install bpy), or --blender PROGRAM.
+unpacked copy with the bundled checkpoint for the worker's Python; in `renderer/` the programs that
+render training sets. Blender's own tool validates it where there is one: a `bpy` in this Python
+(pip install bpy), or --blender PROGRAM.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ROOT = ADDON.parent
 ID = "marigold_kit"
 NOT_IN_ZIP = {"build.py"}
 TRAINING = ROOT / "training"
-# Run by a background Blender, imported by nothing: they need bpy and numpy alone.
+# Run by a background Blender, never imported: they need only bpy and numpy.
 RENDERER = (
     "render_dataset.py",
     "render/__init__.py",
@@ -50,7 +50,7 @@ APACHE = b"# SPDX-License-Identifier: Apache-2.0\n"
 
 
 def build(target: Path) -> Path:
-    """Write `target`/marigold_kit-VERSION.zip, whole or not at all; returns its path."""
+    """Write `target`/marigold_kit-VERSION.zip atomically; returns its path."""
     version = marigold_core.__version__
     built = _time_of_build()
     # Blender unpacks a wheel only if it has none of that version: each build is a version.
@@ -69,7 +69,7 @@ def build(target: Path) -> Path:
         files[f"engine/marigold_core/{path.relative_to(ENGINE).as_posix()}"] = path.read_bytes()
     for pattern in RENDERER:
         for path in sorted(TRAINING.glob(pattern)):
-            # Beside the add-on's GPL files each says what it is under.
+            # Their licence differs from that of the add-on's files, so each one states it.
             name = f"renderer/{path.relative_to(TRAINING).as_posix()}"
             files[name] = APACHE + path.read_bytes()
     for folder in ("engine", "renderer"):
@@ -97,11 +97,11 @@ def extension_tool(blender: str | None = None) -> list[str] | None:
 
 
 def validate(tool: list[str], archive: Path) -> None:
-    """Raises MarigoldError with the tool's words where it finds a fault."""
+    """Raises MarigoldError with the tool's message where it finds a fault."""
     run = subprocess.run([*tool, "validate", str(archive)], capture_output=True, text=True)
-    words = run.stdout + run.stderr
-    if run.returncode or "Error" in words:
-        raise MarigoldError(f"Blender's extension tool refuses {archive.name}: {words.strip()}")
+    output = run.stdout + run.stderr
+    if run.returncode or "Error" in output:
+        raise MarigoldError(f"Blender's extension tool refuses {archive.name}: {output.strip()}")
 
 
 def make_repository(tool: list[str], archive: Path, folder: Path) -> None:
@@ -150,8 +150,7 @@ def _write_wheel(path: Path, version: str, built: time.struct_time) -> None:
     """The engine without its assets (the worker's copy has them), as the wheel specification
     (packaging.python.org, binary distribution format) has it.
 
-    It declares no dependencies: Blender's Python gets none, and the modules that it imports need
-    numpy alone.
+    It declares no dependencies: the modules that Blender's Python imports need only numpy.
     """
     files = {
         f"marigold_core/{path.relative_to(ENGINE).as_posix()}": path.read_bytes()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The engine's parts that need numpy alone, which Blender's Python has.
+"""The parts of the engine that need only numpy, which Blender's Python has.
 
 They come from the wheel in the extension's zip: an extension is imported below
-`bl_ext.REPOSITORY`, where no relative import reaches a wheel, so this one module imports
-absolutely and the others import from here. All that needs torch or Pillow runs in the worker.
+`bl_ext.REPOSITORY`, where no relative import reaches a wheel, so this module imports absolutely
+and the others import from here. Everything that needs torch or Pillow runs in the worker.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The worker process as Blender sees it: requests go in, jobs change when the UI polls.
+"""The client of the worker process: requests go in, jobs change when the interface polls.
 
-No bpy here. Nothing blocks: the pipe is written and read in threads of their own, and what came
-is applied to the jobs in `EngineProcess.poll`, on the thread of the caller.
+No bpy here. Nothing blocks: the pipe is written and read in threads of their own, and what was
+received is applied to the jobs in `EngineProcess.poll`, on the caller's thread.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import queue
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import marigold_core
 from marigold_core.worker import jsonrpc
 
+from .background_task import Task
 from .worker_pipe import WorkerPipe
 
 ERROR_KINDS = {
@@ -32,71 +32,43 @@ ERROR_KINDS = {
 LOG_LINES = 200
 
 
-@dataclass(eq=False)
-class Job:
-    """One request. Its fields change in `EngineProcess.poll` and `cancel` alone.
+class Job(Task):
+    """One request to the engine. result: the answer, a dict; arrays: the arrays that came with it.
 
-    state: "queued", "running", "done", "failed" or "cancelled". stage, step, total: as in the
-    engine's `Progress`; a total of 0 is unknown. result, arrays: what came, when done. error: one
-    sentence, when failed; error_kind: "input", "checkpoint", "memory", "python" (it cannot start
-    or lacks a package), "crash", "protocol" or "internal". on_finish: called once, from `poll`
-    or `cancel`.
+    stage, step, total: as in the engine's `Progress`.
     """
 
-    id: int
-    method: str
-    state: str = "queued"
-    stage: str = ""
-    step: int = 0
-    total: int = 0
-    result: dict[str, Any] = field(default_factory=dict)
-    arrays: dict[str, Any] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    error: str = ""
-    error_kind: str = ""
-    on_finish: Callable[[Job], None] | None = None
-    _began: tuple[float, int] | None = None  # when the first step of a known total was done
-    _message: list[Any] = field(default_factory=list)  # until it runs
+    def __init__(self, engine: EngineProcess, id: int, method: str, message: list[Any]) -> None:
+        super().__init__()
+        self.id = id
+        self.method = method
+        self.result: dict[str, Any] = {}
+        self.arrays: dict[str, Any] = {}
+        self._engine = engine
+        self._message = message  # until it runs
 
-    @property
-    def finished(self) -> bool:
-        return self.state in ("done", "failed", "cancelled")
+    def poll(self) -> bool:
+        return self._engine.poll()
 
-    @property
-    def fraction(self) -> float | None:
-        """0 to 1, or None while it is unknown."""
-        if self.state == "done":
-            return 1.0
-        return self.step / self.total if self.total else None
+    def cancel(self) -> None:
+        self._engine.cancel(self)
 
-    @property
-    def seconds_left(self) -> float | None:
-        """At the pace since the first step, which also pays for warming up."""
-        if self._began is None or self.finished or self.step <= self._began[1]:
-            return None
-        pace = (time.monotonic() - self._began[0]) / (self.step - self._began[1])
-        return pace * (self.total - self.step)
-
-    def _progress(self, stage: str, step: int, total: int) -> None:
-        self.state, self.stage, self.step, self.total = "running", stage, step, total
+    def _progress(self, stage: str, step: float, total: float) -> None:
+        super()._progress(stage, step, total)
         self._message = []
-        if total and self._began is None:
-            self._began = time.monotonic(), step
 
     def _finish(self, state: str, error: str = "", kind: str = "") -> None:
         if not self.finished:
             self.state, self.error, self.error_kind = state, error, kind
             self._message = []
-            if self.on_finish is not None:
-                self.on_finish(self)
 
 
 class EngineProcess:
-    """One warm worker, started when there is something to do, and again after it died.
+    """One warm worker, started with the first request, and again after it ended.
 
     python: the interpreter that has torch and diffusers; a new one is used from the next start on.
     engine_folder: the `marigold_core` that the worker runs; None is this process's own.
-    cancel_seconds: how long a cancelled step may go on before the process is terminated.
+    cancel_seconds: how long a cancelled step may still run before the process is terminated.
     """
 
     def __init__(
@@ -118,7 +90,7 @@ class EngineProcess:
 
     @property
     def state(self) -> str:
-        """ "stopped", "starting" (not yet heard of), "ready" or "busy"."""
+        """ "stopped", "starting" (no message yet), "ready" or "busy"."""
         if self._child is None:
             return "stopped"
         if not self._child.is_ready:
@@ -139,30 +111,25 @@ class EngineProcess:
     def pid(self) -> int | None:
         return None if self._child is None else self._child.process.pid
 
-    def warm_up(self) -> None:
-        """Start the process, if it does not run."""
-        self.submit("status")
-
     def submit(
         self,
         method: str,
         params: Mapping[str, Any] | None = None,
         arrays: Mapping[str, Any] | None = None,
     ) -> Job:
-        """Ask for something; see `marigold_core.worker`. The arrays are not copied before `poll`
-        says that the job runs: do not change them until then.
+        """Send a request; see `marigold_core.worker`. The arrays are not copied before the job
+        runs: do not change them until then.
 
-        A Python that cannot be started fails the job, with a sentence.
+        A Python that cannot be started fails the job, with an error message.
         """
         self.poll()
-        job = Job(next(self._ids), method)
-        request = {"id": job.id, "method": method, "params": dict(params or {})}
-        job._message = jsonrpc.encode(request, arrays)
+        request = {"id": next(self._ids), "method": method, "params": dict(params or {})}
+        job = Job(self, request["id"], method, jsonrpc.encode(request, arrays))
         self._send(job)
         return job
 
     def cancel(self, job: Job | None = None) -> None:
-        """Give up a job, or all, at once; the worker ends the step that it is in behind it."""
+        """Give up a job, or all, at once; the worker finishes its present step first."""
         for one in self.jobs if job is None else [job]:
             if one.id in self._jobs and not one.finished and self._child is not None:
                 self._deadlines[one.id] = time.monotonic() + self.cancel_seconds
@@ -171,7 +138,7 @@ class EngineProcess:
                 one._finish("cancelled")
 
     def poll(self) -> bool:
-        """Apply what the worker said since the last call; True if a job or the state changed."""
+        """Apply the worker's messages since the last call; True if a job or the state changed."""
         changed = False
         while self._child is not None:
             try:
@@ -181,7 +148,7 @@ class EngineProcess:
             changed = True
             self._apply(event)
         if self._deadlines and min(self._deadlines.values()) < time.monotonic():
-            # What waited behind the cancelled job has nothing to do with it, and runs then.
+            # Jobs that waited behind the cancelled one are not affected: a new worker gets them.
             waiting = [job for job in self.jobs if job._message]
             for job in waiting:
                 del self._jobs[job.id]
@@ -190,18 +157,6 @@ class EngineProcess:
                 self._send(job)
             changed = True
         return changed
-
-    def wait(self, job: Job, timeout: float | None = None) -> Job:
-        """Poll until the job is finished, or for `timeout` seconds. Ctrl-C cancels the job."""
-        end = None if timeout is None else time.monotonic() + timeout
-        try:
-            while not job.finished and (end is None or time.monotonic() < end):
-                if not self.poll():
-                    time.sleep(0.01)
-        except KeyboardInterrupt:
-            self.cancel(job)
-            raise
-        return job
 
     def stop(self) -> None:
         """End the process and all jobs; its memory, on the GPU as well, is free afterwards."""
@@ -217,34 +172,34 @@ class EngineProcess:
             except OSError as error:
                 reason = error.strerror or type(error).__name__
                 self._log.append(f"{self.python}: {error}")
-                sentence = f"The Python {self.python} cannot be started: {reason}; choose another."
-                job._finish("failed", sentence, "python")
+                message = f"The Python {self.python} cannot be started: {reason}; choose another."
+                job._finish("failed", message, "python")
                 return
         self._jobs[job.id] = job
         self._child.send(job._message)
 
-    def _kill(self, sentence: str) -> None:
+    def _kill(self, message: str) -> None:
         if self._child is not None:
             self._child.process.kill()
             self._child = None
-        self._fail_all(sentence, "crash")
+        self._fail_all(message, "crash")
 
-    def _fail_all(self, sentence: str, kind: str, state: str = "failed") -> None:
+    def _fail_all(self, message: str, kind: str, state: str = "failed") -> None:
         jobs, self._jobs = self._jobs, {}
         self._deadlines.clear()
         for job in jobs.values():
-            job._finish(state, sentence if state == "failed" else "", kind)
+            job._finish(state, message if state == "failed" else "", kind)
 
     def _apply(self, event: Any) -> None:
         if isinstance(event, jsonrpc.Message):
             self._receive(event)
         elif isinstance(event, jsonrpc.ProtocolError):
             self._log.append(str(event))
-            self._kill("The engine and Blender lost each other (see the log); run again.")
+            self._kill("The connection to the engine broke (see the log); run again.")
         elif self._child is not None:
             child, self._child = self._child, None
-            sentence = _death(event, child.is_ready, self._log)
-            self._fail_all(sentence, "crash" if child.is_ready else "python")
+            message = _exit_message(event, child.is_ready, self._log)
+            self._fail_all(message, "crash" if child.is_ready else "python")
 
     def _receive(self, message: jsonrpc.Message) -> None:
         content = message.content
@@ -261,16 +216,16 @@ class EngineProcess:
             return
         self._deadlines.pop(job.id, None)
         if "error" in content:
-            code, sentence = content["error"]["code"], content["error"]["message"]
-            job._finish("failed", sentence, ERROR_KINDS.get(code, "internal"))
+            code, text = content["error"]["code"], content["error"]["message"]
+            job._finish("failed", text, ERROR_KINDS.get(code, "internal"))
         elif not job.finished:
             job.result, job.arrays = content["result"], message.arrays
             job.warnings = job.result.get("warnings", [])
             job._finish("done")
 
 
-def _death(status: int, was_ready: bool, log: deque[str]) -> str:
-    """One sentence for a worker that ended by itself."""
+def _exit_message(status: int, was_ready: bool, log: deque[str]) -> str:
+    """The error message for a worker that ended by itself."""
     last = log[-1].strip() if log else ""
     killed = status == -getattr(signal, "SIGKILL", 9)
     if not was_ready:

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The one worker of this Blender, and what it is doing, for the panel to show."""
+"""The one engine process of this Blender, as the preferences ask for it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,49 +13,9 @@ from .engine_process import EngineProcess, Job
 from .environment import environment_python, environment_state
 
 PACKAGE = (__package__ or "").rpartition(".")[0]  # the add-on's own
-# The zip's unpacked copy; from a clone there is none and the clone's own engine is used.
+# The unpacked copy in the zip; in a clone the clone's own engine is used.
 ENGINE = Path(__file__).parents[1] / "engine" / "marigold_core"
 
-STAGES = {
-    "": "Waiting",
-    "start": "Starting the engine",
-    "load": "Loading the checkpoint",
-    "encode": "Reading the picture",
-    "denoise": "Estimating depth",
-    "decode": "Decoding",
-    "merge": "Merging the ensemble",
-}
-
-
-@dataclass
-class Activity:
-    """What the modal operator does at this moment; `error` stays until the next run."""
-
-    title: str = ""
-    job: Job | None = None
-    done: int = 0
-    total: int = 1
-    error: str = ""
-    cancel_asked: bool = False
-
-    @property
-    def running(self) -> bool:
-        return bool(self.title)
-
-    def begin(self, title: str, total: int) -> None:
-        self.title, self.total, self.done = title, total, 0
-        self.job, self.error, self.cancel_asked = None, "", False
-
-    def end(self, error: str = "") -> None:
-        self.title, self.job, self.error = "", None, error
-
-    @property
-    def fraction(self) -> float:
-        of_job = (self.job.fraction if self.job is not None else None) or 0.0
-        return min((self.done + of_job) / max(self.total, 1), 1.0)
-
-
-activity = Activity()
 _engine: EngineProcess | None = None
 
 
@@ -65,7 +24,7 @@ def preferences() -> Any:
 
 
 def engine() -> EngineProcess:
-    """The worker's client, with the Python of the preferences. Raises MarigoldError."""
+    """The client of the worker, with the Python of the preferences. Raises MarigoldError."""
     global _engine
     python = chosen_python()
     if _engine is None:
@@ -77,7 +36,7 @@ def engine() -> EngineProcess:
 
 
 def running_engine() -> EngineProcess | None:
-    """The client if a run has made one; starts nothing."""
+    """The client, if a run has made one."""
     return _engine
 
 
@@ -86,7 +45,6 @@ def stop_engine() -> None:
     if _engine is not None:
         _engine.stop()
     _engine = None
-    activity.end()
 
 
 def chosen_python() -> str:
@@ -111,14 +69,14 @@ def chosen_python() -> str:
 
 
 def environment_folder() -> Path:
-    """Below Blender's folder for this extension: survives its updates, goes with its removal."""
+    """In Blender's folder for this extension: kept by updates, deleted with the extension."""
     if not PACKAGE.startswith("bl_ext."):
         return Path(bpy.utils.user_resource("SCRIPTS")) / "marigold_environment"
     return Path(bpy.utils.extension_path_user(PACKAGE, path="environment", create=False))
 
 
 def model() -> dict[str, Any]:
-    """What every request tells the worker of the model; see `marigold_core.worker`."""
+    """The parameter `model` of every request; see `marigold_core.worker`."""
     chosen = preferences()
     checkpoint = chosen.checkpoint.strip() or "nano"
     local = bpy.path.abspath(checkpoint)
@@ -137,25 +95,7 @@ def model() -> dict[str, Any]:
 def submit(
     method: str, params: dict[str, Any] | None = None, arrays: dict[str, Any] | None = None
 ) -> Job:
-    """Queue a request with the preferences' idle time."""
+    """Send a request with the idle time of the preferences."""
     minutes = preferences().idle_minutes
     common = {"idle_seconds": minutes * 60.0 if minutes else None}
     return engine().submit(method, {**common, **(params or {})}, arrays)
-
-
-def activity_in_words() -> str:
-    job = activity.job
-    stage = STAGES.get(job.stage, job.stage) if job is not None else "Building the mesh"
-    words = bpy.app.translations.pgettext_iface(stage)
-    if job is not None and job.total:
-        words += f" {job.step}/{job.total}"
-    if activity.total > 1:
-        words = f"{activity.done + 1}/{activity.total}  {words}"
-    if job is not None and job.seconds_left is not None:
-        words += f", {_time(job.seconds_left)}"
-    return words
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds + 0.5), 60)
-    return f"{minutes}:{rest:02d}"

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An environment of the add-on's own for the engine: made, gone on with, removed. No bpy.
+"""An environment of the add-on's own for the engine: made, continued, removed. No bpy.
 
-FOLDER/marigold-environment.json   says that it is ours, of which requirements, and how far
+FOLDER/marigold-environment.json   marks it as ours; its requirements, and its state
 FOLDER/log.txt
 FOLDER/python/                     a venv
 FOLDER/downloads/                  pip's cache while it is unfinished, so that a second try
-                                   fetches only the files that the first did not finish
+                                   downloads only the files that the first did not finish
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from marigold_core.errors import MarigoldError
 from marigold_core.files import atomic_path
 
-from .background_task import EnvironmentProblem, Task
-from .pip_output import PipProgress, failure_sentence
+from .background_task import ThreadTask
+from .pip_output import PipProgress, failure_message
 from .python_check import check_python, numbers
 from .worker_pipe import clean_environment
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 MARKER = "marigold-environment.json"
 WHEELS_OF_TORCH = "https://download.pytorch.org/whl/"
-# From 25.1 on an interrupted download is continued; 24.1 began to tell its progress.
+# From 25.1 on an interrupted download is continued; 24.1 is the first to print its progress.
 PIP = "26.3"
 
 
@@ -54,12 +55,12 @@ BUILDS = {
 
 
 def detect_build() -> str:
-    """What this machine can use, of BUILDS, without torch: "cuda", "rocm", "mps" or "cpu"."""
+    """The build of BUILDS that fits this machine: "cuda", "rocm", "mps" or "cpu"."""
     if sys.platform == "darwin":
         return "mps" if platform.machine() == "arm64" else "cpu"
     if nvidia_cards():
         return "cuda"
-    # The kernel driver's device, there with or without ROCm's own programs.
+    # The kernel driver's device, which exists with or without ROCm's own programs.
     return "rocm" if sys.platform == "linux" and os.path.exists("/dev/kfd") else "cpu"
 
 
@@ -84,8 +85,8 @@ def nvidia_cards() -> list[tuple[float, int]]:
 def wheel_tag(build: str, cards: list[tuple[float, int]]) -> str:
     """The folder of torch's wheels, "" for PyPI's own.
 
-    CUDA 13 needs a driver from 580 on and knows nothing older than Turing (7.5); CUDA 12.6 runs
-    with drivers from 525 on and knows nothing newer than Hopper (9.0).
+    CUDA 13 needs driver 580 or newer and supports Turing (7.5) and newer; CUDA 12.6 runs with
+    driver 525 or newer and supports up to Hopper (9.0).
     """
     if build == "cuda":
         new = all(capability >= 7.5 and driver >= 580 for capability, driver in cards)
@@ -104,8 +105,8 @@ def environment_python(folder: str | os.PathLike[str]) -> Path:
 def environment_state(
     folder: str | os.PathLike[str], requirements: str | os.PathLike[str] = REQUIREMENTS
 ) -> str:
-    """ "absent", "unfinished", "ready", "outdated" (works, of older versions), or "foreign":
-    something else lies there, which is left alone."""
+    """ "absent", "unfinished", "ready", "outdated" (works, with older versions), or "foreign":
+    other files, which are left alone."""
     folder = Path(folder)
     marker = _marker(folder)
     if marker is None:
@@ -124,59 +125,58 @@ def make_environment(
     proxy: str = "",
     wheel_folder: str | os.PathLike[str] = "",
     requirements: str | os.PathLike[str] = REQUIREMENTS,
-) -> Task:
-    """Make an environment in `folder`, or go on with, or renew, the one there.
+) -> ThreadTask:
+    """Make an environment in `folder`, or continue or update the one there.
 
     base_python: what it is made with; None is the running one, Blender's. build: of BUILDS; None
-    is `detect_build()`. proxy: as pip takes it, such as http://user:password@host:8080; without
-    one, the system's. wheel_folder: take everything from there and nothing from the network.
-    Uses the network otherwise. The stages are "venv", "pip", "download", "install" and "test"; the
-    result is the PythonReport of the new one.
+    is `detect_build()`. proxy: as pip takes it, such as http://user:password@host:8080; empty is
+    the system's. wheel_folder: install from there, without the network. The stages are "venv",
+    "pip", "download", "install" and "test"; the result is the PythonReport of the new one.
     """
     folder = Path(folder)
     base = os.fspath(base_python or sys.executable)
     wheels = os.fspath(wheel_folder)
 
-    def work(task: Task) -> Any:
+    def work(task: ThreadTask) -> Any:
         kind = build or detect_build()
         _claim(folder, wheels)
         task.log_file = folder / "log.txt"
         _make_venv(task, folder, base)
         python = str(environment_python(folder))
-        network = ["--proxy", proxy] if proxy else []
-        if wheels:
-            network = ["--no-index", "--find-links", wheels]
-        else:
-            _renew_pip(task, folder, python, network)
+        # By environment: every user of the machine can read a command line.
+        network = {"PIP_PROXY": proxy} if proxy else {}
+        source = ["--no-index", "--find-links", wheels] if wheels else []
+        if not wheels:
+            _update_pip(task, folder, python, network)
         lock = _lock(folder, Path(requirements), kind, offline=bool(wheels))
-        _install(task, folder, python, [*network, *lock])
+        _install(task, folder, python, [*source, *lock], network)
         report = check_python(task, python)
         if not report.ok:
-            raise EnvironmentProblem(report.sentence)
+            raise MarigoldError(report.summary)
         shutil.rmtree(folder / "downloads", ignore_errors=True)
         _mark(folder, state="ready", build=kind, requirements=_digest(requirements))
         return report
 
-    return Task(work)
+    return ThreadTask(work)
 
 
 def remove_environment(folder: str | os.PathLike[str]) -> None:
-    """Delete what `make_environment` made; raises EnvironmentProblem. Stop the engine first."""
+    """Delete what `make_environment` made; raises MarigoldError. Stop the engine first."""
     folder = Path(folder)
     state = environment_state(folder)
     if state == "foreign":
-        raise EnvironmentProblem(f"{folder} was not made by this add-on, so it is left alone.")
+        raise MarigoldError(f"{folder} was not made by this add-on, so it is left alone.")
     if state == "absent":
         return
     try:
         for part in ("python", "downloads"):
             if (folder / part).exists():
                 shutil.rmtree(folder / part)
-        # The marker last: what could not be deleted is still known to be ours.
+        # The marker last: as long as files are left, the folder is marked as ours.
         for part in ("lock.txt", "log.txt", MARKER):
             (folder / part).unlink(missing_ok=True)
     except OSError as error:
-        raise EnvironmentProblem(
+        raise MarigoldError(
             f"{error.filename or folder} cannot be deleted ({error.strerror}); stop the engine, "
             "close other programs that use it, and try again."
         ) from error
@@ -186,52 +186,55 @@ def remove_environment(folder: str | os.PathLike[str]) -> None:
 
 def _claim(folder: Path, wheels: str) -> None:
     if environment_state(folder) == "foreign":
-        raise EnvironmentProblem(f"{folder} has other files in it; choose an empty folder.")
+        raise MarigoldError(f"{folder} has other files in it; choose an empty folder.")
     if wheels and not Path(wheels).is_dir():
-        raise EnvironmentProblem(f"There is no wheel folder {wheels}; correct it or clear it.")
+        raise MarigoldError(f"There is no wheel folder {wheels}; correct it or clear it.")
     try:
         _mark(folder, state="unfinished")
     except OSError as error:
         full = error.errno == errno.ENOSPC
         fact = "the disk is full" if full else error.strerror
-        raise EnvironmentProblem(f"{folder} cannot be written to: {fact}.") from error
+        raise MarigoldError(f"{folder} cannot be written to: {fact}.") from error
 
 
-def _make_venv(task: Task, folder: Path, base: str) -> None:
-    task.tell(stage="venv", detail="", fraction=None)
+def _make_venv(task: ThreadTask, folder: Path, base: str) -> None:
+    task.update(stage="venv", detail="")
     python = environment_python(folder)
     if python.exists() and task.command([str(python), "-I", "-m", "pip", "--version"])[0] == 0:
         return
     if not Path(base).is_file():
-        raise EnvironmentProblem(f"There is no Python at {base} to make an environment with.")
-    # pip in a step of its own: venv would not show what ensurepip says when it fails.
+        raise MarigoldError(f"There is no Python at {base} to make an environment with.")
+    # pip in a separate step: venv hides the output of ensurepip when it fails.
     venv = [base, "-I", "-m", "venv", "--without-pip", "--clear", str(folder / "python")]
     for arguments in (venv, [str(python), "-I", "-m", "ensurepip"]):
         status, lines = task.command(arguments)
         if status != 0:
-            raise EnvironmentProblem(failure_sentence(lines, base))
+            raise MarigoldError(failure_message(lines, base))
 
 
-def _renew_pip(task: Task, folder: Path, python: str, network: list[str]) -> None:
-    task.tell(stage="pip")
-    # A failure shows again, and is told, at the next step, which an old pip can do as well.
-    task.command([*_pip(folder, python), *network, f"pip=={PIP}"])
+def _update_pip(task: ThreadTask, folder: Path, python: str, network: dict[str, str]) -> None:
+    task.update(stage="pip")
+    # A failure is no error yet: the old pip can do the next step, which reports a lost network.
+    task.command([*_pip(folder, python), f"pip=={PIP}"], environment=network)
 
 
-def _install(task: Task, folder: Path, python: str, arguments: list[str]) -> None:
-    task.tell(stage="download")
+def _install(
+    task: ThreadTask, folder: Path, python: str, arguments: list[str], network: dict[str, str]
+) -> None:
+    task.update(stage="download")
     _, (version, *_) = task.command([python, "-I", "-m", "pip", "--version"])
     known = numbers(version.removeprefix("pip "))
     options = ["--progress-bar", "raw"] if known >= (24, 1) else ["--progress-bar", "off"]
     options += ["--resume-retries", "20"] if known >= (25, 1) else []
     progress = PipProgress(task, (folder / "lock.txt").read_text("utf-8"))
-    status, lines = task.command([*_pip(folder, python), *options, *arguments], progress.heard)
+    command = [*_pip(folder, python), *options, *arguments]
+    status, lines = task.command(command, progress.on_line, network)
     if status != 0:
-        raise EnvironmentProblem(failure_sentence(lines, python))
+        raise MarigoldError(failure_message(lines, python))
 
 
 def _pip(folder: Path, python: str) -> list[str]:
-    # Wheels alone: to build from source would want a compiler, and run what it builds.
+    # Only wheels: building from source needs a compiler and runs downloaded code.
     return [
         python, "-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check",
         "--only-binary", ":all:", "--cache-dir", str(folder / "downloads"),
@@ -243,7 +246,7 @@ def _lock(folder: Path, requirements: Path, build: str, *, offline: bool) -> lis
     text = requirements.read_text("utf-8")
     tag = "" if offline else wheel_tag(build, nvidia_cards())
     if tag:
-        # The build by name: with two indexes pip would take PyPI's where it seems newer.
+        # The build by name: of two indexes pip would take the one that seems newer.
         text = re.sub(r"^(torch==[\d.]+)$", rf"\1+{tag}", text, flags=re.MULTILINE)
     with atomic_path(folder / "lock.txt") as temporary:
         temporary.write_text(text, "utf-8")

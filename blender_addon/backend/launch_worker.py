@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Start the worker: python -I -B -u launch_worker.py ENGINE
 
-ENGINE is the add-on's own copy of the folder `marigold_core`. It becomes that package, and nothing
-else of its surroundings (other add-ons' wheels, for Blender's own Python) can be imported.
+ENGINE is the add-on's copy of the folder `marigold_core`. It becomes that package; nothing else
+beside it (such as the wheels of other add-ons, built for Blender's Python) can be imported.
 """
 
 import importlib.util
@@ -10,7 +10,7 @@ import os
 import runpy
 import sys
 
-# Read by whichever Python the user chose, so this file must be readable to older ones.
+# The user may choose any Python, so older ones must be able to parse this file.
 if sys.version_info < (3, 10):  # noqa: UP036
     sys.exit(
         f"{sys.executable} is Python {sys.version.split()[0]}; the engine needs 3.10 or newer."

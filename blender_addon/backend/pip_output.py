@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What pip and venv print, for a progress bar and for one sentence on a failure. No bpy."""
+"""The output of pip and venv, read for a progress bar and for an error message. No bpy."""
 
 from __future__ import annotations
 
 import re
 
-from .background_task import Task
+from .background_task import ThreadTask
 
 FULL = re.compile(r"No space left on device|Errno 28|WinError 112|not enough space on the disk")
 NO_VENV = re.compile(r"No module named venv|ensurepip is not\s+available|No module named ensurepip")
 PROXY = re.compile(r"ProxyError|Cannot connect to proxy|Tunnel connection failed|407 Proxy")
 CERTIFICATE = re.compile(r"CERTIFICATE_VERIFY_FAILED|SSLCertVerificationError")
-# An old pip takes half a file for a whole one, and finds it invalid.
+# An old pip takes half a file for a complete one, and finds it invalid.
 NETWORK = re.compile(
     r"Wheel '[^']+' located at .* is invalid|DO NOT MATCH THE HASHES|"
     r"NewConnectionError|ConnectTimeout|ReadTimeout|Read timed out|Temporary failure in name res|"
@@ -25,52 +25,52 @@ READ_ONLY = re.compile(
 
 
 class PipProgress:
-    """Reads pip's lines as they come and tells the task its stage, detail and fraction.
+    """Reads pip's lines as they come and updates the task's stage, detail, step and total.
 
     lock: the requirement list; every file of it counts the same, and a file that is being
-    fetched counts by its bytes.
+    downloaded counts by its bytes.
     """
 
-    def __init__(self, task: Task, lock: str) -> None:
+    def __init__(self, task: ThreadTask, lock: str) -> None:
         self._task = task
         self._packages = len(re.findall(r"^[\w.-]+==", lock, re.MULTILINE)) or 1
         self._files = 0
         self._file = ""
 
-    def heard(self, line: str) -> bool:
-        """Take a line; False for one that is no news in a log."""
+    def on_line(self, line: str) -> bool:
+        """Read a line; False for one that does not belong in a log."""
         words = line.split()
         if words[0] == "Progress" and len(words) == 4:  # of --progress-bar raw: bytes of bytes
             done, total = (float(number) for number in (words[1], words[3]))
             part = done / total if total else 0.0
             detail = f"{self._file}: {done / 1e6:.0f} of {total / 1e6:.0f} MB"
-            self._tell(self._files - 1 + part, detail)
+            self._report(self._files - 1 + part, detail)
             return False
         if words[0] in ("Downloading", "Using", "Processing") and line.split("(")[
             0
         ].strip().endswith((".whl", ".whl.metadata")):
-            self._heard_file(words)
+            self._on_file(words)
         elif line.startswith("Installing collected packages"):
-            self._task.tell(stage="install", detail="", fraction=None)
+            self._task.update(stage="install", detail="")
         return True
 
-    def _heard_file(self, words: list[str]) -> None:
+    def _on_file(self, words: list[str]) -> None:
         name = next(word for word in words if word.endswith((".whl", ".whl.metadata")))
         if name.endswith(".whl"):
             self._files += 1
             self._file = re.split(r"[/\\]", name)[-1].split("-")[0]
-            self._tell(self._files - 1, self._file)
+            self._report(self._files - 1, self._file)
 
-    def _tell(self, files: float, detail: str) -> None:
+    def _report(self, files: float, detail: str) -> None:
         # torch's own parts (CUDA) are not in the list, so there can be more files than packages.
-        fraction = min(files / self._packages, 0.99)
-        self._task.tell(stage="download", fraction=fraction, detail=detail)
+        step = min(files, 0.99 * self._packages)
+        self._task.update(stage="download", step=step, total=self._packages, detail=detail)
 
 
-def failure_sentence(lines: list[str], python: str) -> str:
+def failure_message(lines: list[str], python: str) -> str:
     """Why `python -m venv` or `pip install` failed, and what to do, from what it printed."""
     text = "\n".join(lines)
-    again = "then press the button again: it goes on where it stopped."
+    again = "then press the button again: it continues where it stopped."
     if FULL.search(text):
         return f"The disk is full; make room, {again}"
     if NO_VENV.search(text):
@@ -81,13 +81,13 @@ def failure_sentence(lines: list[str], python: str) -> str:
     if PROXY.search(text):
         return f"The proxy could not be reached or refused; correct its address, {again}"
     if CERTIFICATE.search(text):
-        return f"The server's certificate is not trusted here; set up your network's own, {again}"
+        return f"The server's certificate is not trusted; install your network's own, {again}"
     if NETWORK.search(text):
-        return f"The download broke off; check the network and the proxy, {again}"
+        return f"The download was interrupted; check the network and the proxy, {again}"
     if match := NO_MATCH.search(text):
         return (
-            f"There is no wheel of {match[1]} for this system and Python; look into the wheel "
-            "folder if you chose one, or use an existing Python."
+            f"There is no wheel of {match[1]} for this system and Python; check the wheel folder "
+            "if you chose one, or use an existing Python."
         )
     if READ_ONLY.search(text):
         return "The folder of the environment cannot be written to; choose another one."

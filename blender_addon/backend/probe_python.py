@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Run by a Python that may become the engine's: what it has, as one line of JSON.
+"""Run by a Python that may become the engine's: prints what it has as one line of JSON.
 
     python -I -B probe_python.py MODULE ...
 
-Imports the modules, as a package can be there and yet not load; writes nothing.
+Imports the modules, as an installed package may fail to load; writes nothing.
 """
 
 import importlib

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Test: can this Python run the engine? It is asked, and never written to. No bpy."""
+"""Can a Python run the engine? It is run once, and never written to. No bpy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .background_task import EnvironmentProblem, Task
+from marigold_core.errors import MarigoldError
+
+from .background_task import ThreadTask
 from .probe_python import MARK
 
 PROBE = Path(__file__).with_name("probe_python.py")
@@ -32,7 +34,7 @@ class PythonReport:
     """What a Python has. ok: the engine runs in it. versions: of what could be imported.
 
     problems: package -> what is wrong with it. device: "cuda" (ROCm is called so, too), "mps",
-    "cpu", or "" without torch. sentence: all that in one, for the user.
+    "cpu", or "" without torch. summary: all of it in one line, for the user.
     """
 
     python: str
@@ -51,7 +53,7 @@ class PythonReport:
         return [package(name) for name, problem in self.problems.items() if problem == "is missing"]
 
     @property
-    def sentence(self) -> str:
+    def summary(self) -> str:
         if self.ok:
             device = f"{self.device} ({self.device_name})" if self.device_name else self.device
             return (
@@ -63,31 +65,31 @@ class PythonReport:
         else:
             each = (f"{package(name)} {problem}" for name, problem in self.problems.items())
             facts = f"cannot run the engine: {'; '.join(each)}"
-        return f"This Python ({self.version}) {facts}; mend that, or let the add-on make one."
+        return f"This Python ({self.version}) {facts}; fix that, or let the add-on make one."
 
 
-def test_python(python: str | os.PathLike[str]) -> Task:
-    """Ask a Python what it has; the result is a PythonReport. Importing torch takes a while."""
-    return Task(lambda task: check_python(task, python))
+def test_python(python: str | os.PathLike[str]) -> ThreadTask:
+    """A task whose result is a PythonReport. Importing torch takes a while."""
+    return ThreadTask(lambda task: check_python(task, python))
 
 
-def check_python(task: Task, python: str | os.PathLike[str]) -> PythonReport:
-    """The same within another task. Raises EnvironmentProblem for what is no Python."""
-    task.tell(stage="test", detail="", fraction=None)
+def check_python(task: ThreadTask, python: str | os.PathLike[str]) -> PythonReport:
+    """The same within another task. Raises MarigoldError for a program that is no Python."""
+    task.update(stage="test", detail="")
     name = os.fspath(python)
     if not Path(name).is_file():
-        raise EnvironmentProblem(f"There is no Python at {name}; choose its python executable.")
+        raise MarigoldError(f"There is no Python at {name}; choose its python executable.")
     answers: list[str] = []
 
-    def heard(line: str) -> bool:
+    def on_line(line: str) -> bool:
         if line.startswith(MARK):
             answers.append(line.removeprefix(MARK))
         return not line.startswith(MARK)
 
-    status, lines = task.command([name, "-I", "-B", str(PROBE), *LOWEST], heard)
+    status, lines = task.command([name, "-I", "-B", str(PROBE), *LOWEST], on_line)
     if not answers:
-        said = lines[-1] if lines else f"exit status {status}"
-        raise EnvironmentProblem(f"{name} did not answer as a Python does ({said[:200]}).")
+        last = lines[-1] if lines else f"exit status {status}"
+        raise MarigoldError(f"{name} did not answer as a Python does ({last[:200]}).")
     found = json.loads(answers[-1])
     problems = dict(found["problems"])
     for module, version in found["versions"].items():
@@ -98,7 +100,7 @@ def check_python(task: Task, python: str | os.PathLike[str]) -> PythonReport:
     report = PythonReport(
         name, found["python"], found["versions"], problems, found["device"], found["device_name"]
     )
-    task.tell(line=report.sentence)
+    task.log(report.summary)
     return report
 
 

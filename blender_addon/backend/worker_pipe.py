@@ -17,9 +17,9 @@ LAUNCHER = Path(__file__).with_name("launch_worker.py")
 
 
 class WorkerPipe:
-    """Starts the process; `events` are what it said.
+    """Starts the process; `events` holds what it sent.
 
-    An event is a Message, a ProtocolError, or the exit status as the last one.
+    An event is a Message, a ProtocolError, or, as the last one, the exit status.
     """
 
     def __init__(self, python: str, engine_folder: Path, log: deque[str]) -> None:
@@ -27,7 +27,7 @@ class WorkerPipe:
         self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._outgoing: queue.SimpleQueue[list[Any] | None] = queue.SimpleQueue()
         self.process = subprocess.Popen(
-            # -B: nothing is written into an environment that is not ours.
+            # -B: no bytecode is written into an environment that is not ours.
             [python, "-I", "-B", "-u", "-X", "utf8", str(LAUNCHER), str(engine_folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -50,7 +50,7 @@ class WorkerPipe:
         self._outgoing.put(pieces)
 
     def stop(self) -> None:
-        """Close the pipe, on which the worker exits whatever it does; kill it if it does not."""
+        """Close the pipe, upon which the worker exits; kill it if it does not."""
         self._outgoing.put(None)
         try:
             self.process.wait(1.0)
@@ -67,7 +67,7 @@ class WorkerPipe:
                         while view:  # an unbuffered write takes what fits into the pipe
                             view = view[pipe.write(view) :]
         except OSError:
-            pass  # it died, and the reader says so
+            pass  # the process ended, which the reader reports
 
     def _read(self, pipe: BinaryIO, log_reader: threading.Thread) -> None:
         reader = jsonrpc.MessageReader()
@@ -85,7 +85,7 @@ class WorkerPipe:
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without Blender's Python in it."""
+    """The variables of this process without those of Blender's Python."""
     return {
         name: value
         for name, value in os.environ.items()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The other ways in: File > Import, a drop into the viewport, the Image Editor's menu."""
+"""Menus and drops: File > Import, a drop into the viewport, the Image Editor's menu."""
 
 from __future__ import annotations
 

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The sidebar's Marigold tab. Drawing only: what it shows is read from plain attributes."""
+"""The Marigold tab in the sidebar. It only draws: everything shown is a plain attribute."""
 
 from __future__ import annotations
 
 import textwrap
-from typing import Any
 
 import bpy
 
-from ..backend.engine_session import PACKAGE, activity, activity_in_words, preferences
+from ..backend.engine_session import PACKAGE, preferences
 from ..mesh.depth_grid import budget_in_words
 from ..mesh.depth_object import SECONDS, SIZE
 from ..mesh.picture_material import shown, views
 from ..mesh.shape_inputs import holder, shape_modifier
-from .operators.dataset import NAMES, copy_dataset_settings, rendering
+from .operators.background import Activity, rendering, run
+from .operators.dataset import NAMES, copy_dataset_settings
 from .operators.depth_mesh import draw_settings
 from .operators.points import UNPICKED
 from .run_settings import RUN_NAMES
@@ -44,10 +44,7 @@ class MARIGOLD_PT_picture(MarigoldPanel, bpy.types.Panel):
             layout.prop(settings, "invert")
         else:
             _draw_engine(layout)
-        if activity.running:
-            row = layout.row(align=True)
-            row.progress(factor=activity.fraction, text=activity_in_words())
-            row.operator("marigold.cancel", text="", icon="X")
+        if draw_progress(layout, run, "run"):
             return
         row = layout.row()
         row.scale_y = 1.6
@@ -60,8 +57,8 @@ class MARIGOLD_PT_picture(MarigoldPanel, bpy.types.Panel):
             ("marigold.sequence", "Sequence..."),
         ):
             row.operator(operator, text=text)
-        if activity.error:
-            _draw_sentence(layout.box(), activity.error, context)
+        if run.error:
+            draw_message(layout.box(), run.error, context, "ERROR")
 
 
 class MARIGOLD_PT_run(MarigoldPanel, bpy.types.Panel):
@@ -149,24 +146,23 @@ class MARIGOLD_PT_dataset(MarigoldPanel, bpy.types.Panel):
         layout, settings = self.layout, context.scene.marigold_dataset
         layout.use_property_split = True
         layout.use_property_decorate = False
-        if rendering.running:
-            row = layout.row(align=True)
-            row.progress(factor=rendering.fraction, text=rendering.words)
-            row.operator("marigold.cancel_dataset", text="", icon="X")
+        if draw_progress(layout, rendering, "rendering"):
             return
         for name in NAMES:
             layout.prop(settings, name)
         button = layout.operator("marigold.render_dataset", icon="RENDER_STILL")
         copy_dataset_settings(settings, button)
-        if rendering.failed:
-            _draw_sentence(layout.box(), rendering.words, context)
-        elif rendering.words:
-            for line in _wrapped(rendering.words, context):
-                layout.label(text=line)
+        if rendering.state == "cancelled":
+            words = iface("Cancelled; the complete samples are kept, and the button continues")
+            draw_message(layout, words, context)
+        elif rendering.message:
+            failed = rendering.state == "failed"
+            box = layout.box() if failed else layout
+            draw_message(box, rendering.message, context, "ERROR" if failed else "NONE")
 
 
 def _draw_engine(layout: bpy.types.UILayout) -> None:
-    """One line on the engine, and the way to the preferences where it has no Python yet."""
+    """The checkpoint, or a button to the preferences where the engine has no Python yet."""
     chosen = preferences()
     if chosen.python_source == "EXISTING" and not chosen.python:
         box = layout.box()
@@ -176,15 +172,26 @@ def _draw_engine(layout: bpy.types.UILayout) -> None:
         layout.label(text=chosen.checkpoint or "nano", icon="NODETREE")
 
 
-def _wrapped(sentence: str, context: bpy.types.Context) -> list[str]:
-    """Into the panel's width: 80 pixels are tabs, margins and icon, a letter takes 6.4."""
+def draw_progress(layout: bpy.types.UILayout, activity: Activity, name: str) -> bool:
+    """The bar and its cancel button; False where nothing is in progress."""
+    if activity.running:
+        row = layout.row(align=True)
+        row.progress(factor=activity.fraction, text=activity.words)
+        row.operator("marigold.cancel", text="", icon="X").activity = name
+    return activity.running
+
+
+def draw_message(
+    layout: bpy.types.UILayout, message: str, context: bpy.types.Context, icon: str = "NONE"
+) -> None:
+    """A message wrapped to the region: 80 pixels are margins and icon, a letter takes 6.4."""
+    column = layout.column(align=True)
     pixels = context.region.width / context.preferences.system.ui_scale
-    return textwrap.wrap(sentence, max(int((pixels - 80) / 6.4), 20))
-
-
-def _draw_sentence(layout: Any, sentence: str, context: bpy.types.Context) -> None:
-    for k, line in enumerate(_wrapped(sentence, context)):
-        layout.label(text=line, icon="ERROR" if k == 0 else "NONE")
+    lines = textwrap.wrap(message, max(int((pixels - 80) / 6.4), 20))
+    for k, line in enumerate(lines):
+        # The further lines are indented by an empty icon only where the first has one.
+        blank = "NONE" if icon == "NONE" else "BLANK1"
+        column.label(text=line, icon=icon if k == 0 else blank)
 
 
 CLASSES = (

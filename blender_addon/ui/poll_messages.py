@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Why a button is grey."""
+"""The reason why a button is grey."""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@ import bpy
 
 from ..backend.engine_session import PACKAGE, environment_folder
 from ..backend.environment import BUILDS, environment_state
-from .operators.environment import setup
+from .operators.background import setup
+from .panel import draw_message, draw_progress
 
 CHECKPOINTS = ("nano", "v1-1", "v1-0", "lcm", "e2e")
 
@@ -24,7 +25,7 @@ def _builds(self: bpy.types.AddonPreferences, context: bpy.types.Context) -> lis
     return _BUILD_ITEMS
 
 
-# Blender keeps no copy of a list that a function gives: it must stay alive here.
+# Blender does not copy the list that a callback returns, so it must stay alive here.
 _BUILD_ITEMS = [
     ("AUTO", "Automatic", "What fits this machine"),
     *((name.upper(), build.label, build.size) for name, build in BUILDS.items()),
@@ -42,7 +43,7 @@ class MarigoldPreferences(bpy.types.AddonPreferences):
                 "Use an Existing Python",
                 "One that has torch and diffusers, as ComfyUI's",
             ),
-            ("MADE", "Make One for Me", "An environment in Blender's own folder for this add-on"),
+            ("MADE", "Make One for Me", "An environment in Blender's folder for this add-on"),
         ],
     )
     python: bpy.props.StringProperty(
@@ -55,7 +56,9 @@ class MarigoldPreferences(bpy.types.AddonPreferences):
         name="Build", description="Which build of torch is downloaded", items=_builds
     )
     proxy: bpy.props.StringProperty(
-        name="Proxy", description="Such as http://host:8080; empty is the system's own"
+        name="Proxy",
+        description="Such as http://host:8080; empty is the system's setting. Blender's preferences"
+        " keep it as plain text, so a password is better given in the variable HTTPS_PROXY",
     )
     wheel_folder: bpy.props.StringProperty(
         name="Wheel Folder",
@@ -65,16 +68,16 @@ class MarigoldPreferences(bpy.types.AddonPreferences):
     device: bpy.props.EnumProperty(
         name="Device",
         items=[
-            ("AUTO", "Automatic", "The fastest there is"),
+            ("AUTO", "Automatic", "The fastest one available"),
             ("CUDA", "CUDA / ROCm", "An NVIDIA or AMD GPU"),
             ("MPS", "MPS", "An Apple GPU"),
-            ("CPU", "CPU", "Slow with a full-size checkpoint, and always there"),
+            ("CPU", "CPU", "Slow with a full-size checkpoint, but always available"),
         ],
     )
     precision: bpy.props.EnumProperty(
         name="Precision",
         items=[
-            ("AUTO", "Automatic", "Half on a GPU that is good at it, else full"),
+            ("AUTO", "Automatic", "Half on a GPU that supports it well, otherwise full"),
             ("FLOAT32", "Full", "32-bit floats"),
             ("FLOAT16", "Half", "16-bit floats"),
             ("BFLOAT16", "Brain Half", "bfloat16, with the range of 32-bit floats"),
@@ -96,12 +99,12 @@ class MarigoldPreferences(bpy.types.AddonPreferences):
     )
     checkpoint_folder: bpy.props.StringProperty(
         name="Download Folder",
-        description="Where checkpoints are kept; empty is Hugging Face's own cache",
+        description="Where checkpoints are kept; empty is Hugging Face's cache",
         subtype="DIR_PATH",
     )
     idle_minutes: bpy.props.IntProperty(
         name="Idle Minutes",
-        description="The model leaves the memory after so long without a run; 0 is never",
+        description="The model is unloaded after this time without a run; 0 is never",
         default=5,
         min=0,
         max=24 * 60,
@@ -117,7 +120,7 @@ class MarigoldPreferences(bpy.types.AddonPreferences):
             layout.operator("marigold.test_python", icon="CHECKMARK")
         else:
             self._draw_environment(layout)
-        _draw_setup(layout)
+        _draw_setup(layout, context)
 
         layout.separator()
         layout.prop(self, "checkpoint")
@@ -138,31 +141,21 @@ class MarigoldPreferences(bpy.types.AddonPreferences):
         layout.prop(self, "proxy")
         state = environment_state(environment_folder())
         row = layout.row()
-        label = {"unfinished": "Go On Making It", "outdated": "Renew"}.get(state, "Make")
+        label = {"unfinished": "Continue", "outdated": "Update"}.get(state, "Make")
         row.operator("marigold.make_environment", text=label, icon="IMPORT")
         row.operator("marigold.remove_environment", icon="TRASH")
         if state in ("ready", "outdated"):
             layout.operator("marigold.test_python", icon="CHECKMARK")
 
 
-def _draw_setup(layout: bpy.types.UILayout) -> None:
-    """The task that is going on, or how the last one ended."""
-    if setup.running:
-        row = layout.row(align=True)
-        row.progress(factor=setup.fraction, text=setup.words)
-        row.operator("marigold.cancel_setup", text="", icon="X")
-    elif setup.words:
-        for line in _wrapped(setup.words):
-            layout.label(text=line, icon="ERROR" if setup.failed else "CHECKMARK")
-    box = layout.box() if setup.log else None
-    for line in setup.log[-6:]:
+def _draw_setup(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
+    """The work in progress, or how the last one ended."""
+    if not draw_progress(layout, setup, "setup") and setup.message:
+        icon = "ERROR" if setup.state == "failed" else "CHECKMARK"
+        draw_message(layout, setup.message, context, icon)
+    box = layout.box() if setup.lines else None
+    for line in setup.lines[-6:]:
         box.label(text=line[:100])
-
-
-def _wrapped(words: str, width: int = 90) -> list[str]:
-    import textwrap
-
-    return textwrap.wrap(words, width) or [""]
 
 
 CLASSES = (MarigoldPreferences,)

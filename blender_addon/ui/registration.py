@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What Blender is told of, and what it is rid of again."""
+"""Everything that Blender has to register and to unregister."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import sys
 
 import bpy
 
-from ..backend.engine_session import PACKAGE, activity, running_engine, stop_engine
+from ..backend.engine_session import PACKAGE, running_engine, stop_engine
 from . import menus, panel, preferences, run_settings
-from .operators import dataset, depth_mesh, engine_run, environment, points, sequence, shape
+from .operators import background, dataset, depth_mesh, environment, points, sequence, shape
 from .translations import translations
 
 CLASSES = (
     *run_settings.CLASSES,
     *points.CLASSES,
     *shape.CLASSES,
-    *engine_run.CLASSES,
+    *background.CLASSES,
     *depth_mesh.CLASSES,
     *sequence.CLASSES,
     *dataset.CLASSES,
@@ -29,11 +29,11 @@ CLASSES = (
 
 @bpy.app.handlers.persistent
 def _before_another_file(*_: object) -> None:
-    """What runs belongs to the file that goes; the worker stays warm for the next."""
+    """A run belongs to the file that is closed; the worker stays warm for the next one."""
     engine = running_engine()
     if engine is not None:
         engine.cancel()
-    activity.end()
+    background.run.cancel()
 
 
 def register() -> None:
@@ -51,8 +51,9 @@ def register() -> None:
 
 
 def unregister() -> None:
-    environment.setup.cancel()
-    dataset.rendering.leave()
+    background.run.cancel()
+    background.setup.cancel()
+    dataset.leave()
     stop_engine()
     menus.remove_menus()
     bpy.app.handlers.load_pre.remove(_before_another_file)
@@ -62,6 +63,6 @@ def unregister() -> None:
     del bpy.types.Scene.marigold
     for cls in reversed(CLASSES):
         bpy.utils.unregister_class(cls)
-    # An update brings another wheel, and Blender forgets the add-on's modules alone.
+    # An update brings another wheel, but Blender forgets only the add-on's own modules.
     for name in [name for name in sys.modules if name.split(".")[0] == "marigold_core"]:
         del sys.modules[name]

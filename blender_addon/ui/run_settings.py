@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a run is asked for: the same properties on the operators and in the sidebar."""
+"""The settings of a run: the same properties on the operators and in the sidebar."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RunSettings:
 
     num_inference_steps: bpy.props.IntProperty(
         name="Steps",
-        description="Denoising steps; 0 is what the checkpoint was made for",
+        description="Denoising steps; 0 is the checkpoint's default",
         default=0,
         min=0,
         max=1000,
@@ -27,8 +27,8 @@ class RunSettings:
     )
     ensemble_size: bpy.props.IntProperty(
         name="Ensemble",
-        description="Runs that are aligned and merged; two or more give the uncertainty too."
-        " 0 is the checkpoint's own number",
+        description="Predictions that are aligned and merged; two or more also give the"
+        " uncertainty. 0 is the checkpoint's default",
         default=0,
         min=0,
         max=100,
@@ -36,8 +36,8 @@ class RunSettings:
     )
     processing_resolution: bpy.props.IntProperty(
         name="Resolution",
-        description="Longer side in pixels at which the model sees the picture; 0 is the"
-        " checkpoint's own",
+        description="Longer side in pixels at which the model processes the picture; 0 is the"
+        " checkpoint's default",
         default=0,
         min=0,
         max=8192,
@@ -108,27 +108,27 @@ MESH_NAMES = tuple(name for name in NAMES if name not in RUN_NAMES)
 
 
 class MarigoldSettings(RunSettings, bpy.types.PropertyGroup):
-    """The sidebar's, kept with the scene."""
+    """The settings in the sidebar, saved with the scene."""
 
     picture: bpy.props.StringProperty(
         name="Picture", description="The reference picture", subtype="FILE_PATH"
     )
     depth_file: bpy.props.StringProperty(
         name="Depth File",
-        description="Use this finished depth map (EXR, PNG, TIFF, NPY) instead of the model",
+        description="Use this depth map (EXR, PNG, TIFF, NPY) instead of the model",
         subtype="FILE_PATH",
     )
 
 
 def fill_from_sidebar(operator: Any, context: bpy.types.Context) -> None:
-    """What the caller of an operator left open is as in the sidebar, whatever the last run had."""
+    """Set the properties that the caller did not set to the values in the sidebar."""
     for name in NAMES:
         if not operator.properties.is_property_set(name):
             setattr(operator, name, getattr(context.scene.marigold, name))
 
 
 def depth_params(settings: Any) -> dict[str, Any]:
-    """The worker's `depth` parameters; 0 stands for the checkpoint's own value."""
+    """The parameters of the worker's method `depth`; 0 means the checkpoint's default."""
     params: dict[str, Any] = {"model": model(), "seed": settings.seed}
     for name in ("num_inference_steps", "ensemble_size", "processing_resolution"):
         if getattr(settings, name):

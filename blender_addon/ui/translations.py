@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 TABLE = Path(__file__).with_name("translations.tsv")
-# Blender looks a string up in its context: buttons' labels are in one of their own.
+# Blender looks up a string in its context; the labels of buttons have a separate one.
 CONTEXTS = ("*", "Operator")
 
 

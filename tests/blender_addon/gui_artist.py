@@ -50,11 +50,11 @@ def test_the_python():
         "python_typed",
         part("backend.engine_session").preferences().python == gui_hands.ENGINE_PYTHON,
     )
-    setup = part("ui.operators.environment").setup
+    setup = part("ui.operators.background").setup
     yield from click(page, *place(places, "marigold.test_python"))
     yield from shot("03_preferences_testing")
     yield from wait(lambda: not setup.running, 120)
-    check("test_button", not setup.failed and setup.words, setup.words)
+    check("test_button", setup.state == "done", setup.message)
     yield from shot("04_preferences_tested")
     with bpy.context.temp_override(window=page):
         bpy.ops.wm.window_close()
@@ -62,14 +62,14 @@ def test_the_python():
 
 
 def press_escape():
-    window, activity = main_window(), part("backend.engine_session").activity
+    window, activity = main_window(), part("ui.operators.background").run
     places = yield from sidebar_buttons(until="picture")
     picture = str(example())
     yield from fill_in(window, place(places, "picture"), picture)
     check("picture_chosen", bpy.context.scene.marigold.picture == picture)
     yield from press("marigold.depth_mesh(")
-    yield from wait(lambda: activity.job is not None and activity.job.stage == "load", 120)
-    check("progress_first", activity.running, part("backend.engine_session").activity_in_words())
+    yield from wait(lambda: activity.task is not None and activity.task.stage == "load", 120)
+    check("progress_first", activity.running, activity.words)
     yield from shot("05_progress_first")
     took = yield from escape()
     check("escape", not activity.running and took < 0.1, f"{took:.3f} s")
@@ -78,15 +78,17 @@ def press_escape():
 
 
 def press_to_the_end():
-    window, activity = main_window(), part("backend.engine_session").activity
+    window, activity = main_window(), part("ui.operators.background").run
     scene = bpy.context.scene.marigold
     scene.ensemble_size, scene.num_inference_steps = 3, 4  # long enough to be seen
     yield from press("marigold.depth_mesh(")
     busy = yield from wait(
-        lambda: activity.job is not None and activity.job.stage == "denoise" and activity.job.step,
+        lambda: (
+            activity.task is not None and activity.task.stage == "denoise" and activity.task.step
+        ),
         180,
     )
-    check("progress", busy, part("backend.engine_session").activity_in_words())
+    check("progress", busy, activity.words)
     yield from shot("07_progress")
     yield from wait(lambda: not activity.running, 240)
     check("result", len(depth_meshes()) == 1, activity.error)

@@ -33,7 +33,7 @@ def page():
 
 
 def setup():
-    return part("ui.operators.environment").setup
+    return part("ui.operators.background").setup
 
 
 def state() -> str:
@@ -81,13 +81,13 @@ def crossed_out():
     places = yield from page_buttons()
     yield from fill_in(page()[0], place(places, "wheel_folder"), gui_hands.WHEELS)
     yield from press_on_page("marigold.make_environment")
-    check("making", setup().running, setup().words)
+    check("making", setup().running, setup().message)
     yield 3.0
     yield from shot("making")
     if setup().running:
         yield from press_on_page("marigold.cancel_setup")
         yield from wait(lambda: not setup().running, 5)
-    check("crossed_out", not setup().running, setup().words)
+    check("crossed_out", not setup().running, setup().message)
     yield from shot("crossed_out")
 
 
@@ -96,7 +96,11 @@ def made():
     yield from wait(lambda: setup().task is None or setup().task.stage == "install", 200)
     yield from shot("installing")
     yield from wait(lambda: not setup().running, 500)
-    check("made", state() == "ready" and not setup().failed, [setup().words, setup().log[-3:]])
+    check(
+        "made",
+        state() == "ready" and setup().state == "done",
+        [setup().message, setup().lines[-3:]],
+    )
     yield from shot("made")
 
 
@@ -115,7 +119,7 @@ def removed():
     region = region_of(area, "WINDOW")
     yield from key(window, "RET", (region.x + region.width * 0.6, region.y + region.height / 2))
     yield from wait(lambda: state() == "absent", 60)
-    check("removed", state() == "absent", setup().words)
+    check("removed", state() == "absent", setup().message)
     yield 1.0
     yield from shot("removed")
 

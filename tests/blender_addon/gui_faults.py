@@ -240,7 +240,7 @@ def add_on_disabled():
 tell_story(
     begin, crossed_out, escaped_while_denoising, picture_deleted, undone_meanwhile,
     edited_meanwhile, new_file, file_reloaded, add_on_disabled,
-    killed_at("starting", lambda: activity().job is not None and engine_id()),
+    killed_at("starting", lambda: activity().task is not None and engine_id()),
     killed_at("loading", lambda: stage() == "load"),
     killed_at("denoising", lambda: at_step("denoise")),
     killed_at("merging", merging, WIDE),

@@ -133,12 +133,12 @@ def escape():
     """ESC over the viewport; the seconds until the run has ended."""
     x, y = view_middle()
     run, ended = activity(), []
-    end = run.end
-    run.end = lambda *words: (ended.append(time.monotonic()), end(*words))
+    end = run._end
+    run._end = lambda *words: (ended.append(time.monotonic()), end(*words))
     began = time.monotonic()
     main_window().event_simulate(type="ESC", value="PRESS", x=int(x), y=int(y))
     yield from wait(lambda: ended, 10, 0.005)
-    del run.end
+    del run._end
     return ended[0] - began if ended else 10.0
 
 
@@ -250,16 +250,16 @@ def ask_for(ensemble: int, steps: int, resolution: int) -> None:
 
 
 def activity():
-    return part("backend.engine_session").activity
+    return part("ui.operators.background").run
 
 
 def stage() -> str:
-    job = activity().job
-    return "" if job is None else job.stage
+    task = activity().task
+    return "" if task is None else task.stage
 
 
 def at_step(name: str) -> bool:
-    return stage() == name and activity().job.step > 0
+    return stage() == name and activity().task.step > 0
 
 
 def run_ends(seconds: float = 240):

@@ -61,8 +61,8 @@ def a_scene_with_unsaved_changes_becomes_a_training_set(folder: Path, python: st
     # The saved file is empty: what was rendered are the changes.
     assert {line["scene"] for line in complete(target, 2)} == {saved.name}
     assert Path(bpy.data.filepath) == saved
-    rendering = part("ui.operators.dataset").rendering
-    assert rendering.words.startswith("2 samples") and not rendering.running
+    rendering = part("ui.operators.background").rendering
+    assert rendering.message.startswith("2 samples") and not rendering.running
     assert (target / "contact_sheet.png").exists()
     # Pressed again with a larger number it adds to the set.
     first = (target / "images" / "000000.png").read_bytes()
@@ -73,14 +73,14 @@ def a_scene_with_unsaved_changes_becomes_a_training_set(folder: Path, python: st
 
 
 @scenario
-def a_cancelled_set_goes_on(folder: Path, python: str) -> None:
+def a_cancelled_set_is_continued(folder: Path, python: str) -> None:
     furnish()
     target = folder / "set"
-    rendering = part("ui.operators.dataset").rendering
+    rendering = part("ui.operators.background").rendering
     seen, cancelled = set(), []
 
     def cancel_after_one() -> None:
-        while not manifest(target) and not rendering.failed:
+        while not manifest(target) and rendering.state != "failed":
             seen.add(rendering.words)
             time.sleep(0.02)
         cancelled.append(time.monotonic())
@@ -94,8 +94,8 @@ def a_cancelled_set_goes_on(folder: Path, python: str) -> None:
     ended = time.monotonic()
     thread.join()
     assert ended - cancelled[0] < 1.0, "cancelling takes effect at once"
-    assert "Starting Blender" in seen and rendering.words.startswith("Cancelled")
-    rendering.leave()
+    assert "Starting Blender" in seen and rendering.state == "cancelled"
+    part("ui.operators.dataset").leave()
     assert not (target / "scene").exists()
     done = len(manifest(target))
     assert 1 <= done < 40
@@ -109,7 +109,7 @@ def a_cancelled_set_goes_on(folder: Path, python: str) -> None:
 
 
 @scenario
-def what_cannot_be_rendered_is_a_sentence(folder: Path, python: str) -> None:
+def what_cannot_be_rendered_is_an_error_message(folder: Path, python: str) -> None:
     furnish(light=0.0)
     assert "Choose the folder" in refused()
     assert "not saved yet" in refused(directory="//set")

@@ -53,10 +53,10 @@ def the_worker_makes_the_depth(folder: Path, python: str) -> None:
 
 @scenario
 def the_preferences_test_a_python(folder: Path, python: str) -> None:
-    setup = part("ui.operators.environment").setup
+    setup = part("ui.operators.background").setup
     use_engine(python)
     assert bpy.ops.marigold.test_python() == {"FINISHED"}
-    assert "torch" in setup.words and "cpu" in setup.words and not setup.running
+    assert "torch" in setup.message and "cpu" in setup.message and not setup.running
     for path in (sys.executable, str(folder / "no" / "python")):
         use_engine(path)
         try:
@@ -91,18 +91,22 @@ def an_environment_made_of_wheels_runs_the_engine(folder: Path, python: str) -> 
 
 
 @scenario
-def a_killed_worker_is_a_sentence(folder: Path, python: str) -> None:
+def a_killed_worker_is_an_error_message(folder: Path, python: str) -> None:
     import signal
 
     use_engine(python)
     session = part("backend.engine_session")
     job = session.submit("depth", {"model": session.model(), "image": str(folder / "picture.png")})
-    session.engine().wait(session.submit("status"))
+    session.submit("status").wait()
     os.kill(session.running_engine().pid, signal.SIGKILL)
-    session.engine().wait(job)
+    job.wait()
     assert job.state == "failed" and len(job.error.splitlines()) == 1, job
     depth_mesh(folder, depth_filepath="", num_inference_steps=1)
     assert len(meshes()) == 1
+
+
+def iter_of(task):
+    yield task
 
 
 @scenario
@@ -114,12 +118,13 @@ def a_run_ends_with_its_file_and_with_the_add_on(folder: Path, python: str) -> N
     use_engine(python)
     session = part("backend.engine_session")
     params = {"model": session.model(), "image": str(folder / "picture.png")}
+    run = part("ui.operators.background").run
     job = session.submit("depth", {**params, "ensemble_size": 20})
-    session.activity.begin("Depth Mesh", 1)
+    run.begin(iter_of(job))
     empty_scene()
-    assert job.state == "cancelled" and not session.activity.running
+    assert job.state == "cancelled" and not run.running
     job = session.submit("depth", params)
-    session.engine().wait(job)
+    job.wait()
     assert job.state == "done", job.error
     session.submit("depth", {**params, "ensemble_size": 20})
     process = session.running_engine().pid

@@ -81,10 +81,10 @@ def test_a_python_with_the_engine(check):
     assert task.state == "done" and report.ok and not report.missing, task.error
     assert report.version == ".".join(map(str, sys.version_info[:3]))
     assert report.versions["diffusers"] == metadata.version("diffusers")
-    assert report.device in ("cpu", "cuda", "mps") and report.sentence.count("torch") == 1
+    assert report.device in ("cpu", "cuda", "mps") and report.summary.count("torch") == 1
 
 
-def test_a_python_without_is_told_what_it_lacks_and_not_written_to(check, bare):
+def test_a_python_that_lacks_packages_is_reported_and_not_written_to(check, bare):
     (site_packages(bare) / "numpy.py").write_text("__version__ = '2.4.6'\n")
     (site_packages(bare) / "torch.py").write_text(f"__version__ = '1.9'\n{FAKE_TORCH}")
     before = everything_in(bare)
@@ -92,8 +92,8 @@ def test_a_python_without_is_told_what_it_lacks_and_not_written_to(check, bare):
     assert everything_in(bare) == before, "the test wrote into a foreign environment"
     assert not report.ok and report.device == "cpu"
     assert "pillow" in report.missing and "diffusers" in report.missing
-    assert "torch is 1.9, and 2.6 or newer is needed" in report.sentence
-    assert "numpy" not in report.sentence
+    assert "torch is 1.9, and 2.6 or newer is needed" in report.summary
+    assert "numpy" not in report.summary
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_python_without_is_told_what_it_lacks_and_not_written_to(check, bare):
 def test_a_package_that_does_not_load(check, bare, code, says):
     (site_packages(bare) / "torch.py").write_text(code)
     report = check.test_python(interpreter(bare)).wait(60).result
-    assert says in report.sentence and "\n" not in report.sentence
+    assert says in report.summary and "\n" not in report.summary
 
 
 def test_what_is_no_python(check, tmp_path):
@@ -231,7 +231,7 @@ def test_made_after_a_broken_download_used_and_removed(environment, wheels, tmp_
     options = {"build": "mps", "requirements": lock}  # PyPI's own torch on every system
 
     broken = environment.make_environment(folder, **options)
-    assert "goes on where it stopped" in failed(broken)
+    assert "continues where it stopped" in failed(broken)
     assert environment.environment_state(folder, lock) == "unfinished"
     fetched = set(index.sent) - {"torch"}
 
@@ -348,28 +348,28 @@ def test_a_full_disk(environment, wheels, tmp_path):
         ("ERROR: something new", "something new"),
     ],
 )  # fmt: skip
-def test_failures_are_one_sentence(output, line, says):
-    sentence = output.failure_sentence(["Collecting torch", line], "/usr/bin/python3")
-    assert says in sentence and sentence.endswith(".") and "\n" not in sentence
-    assert output.failure_sentence([], "python").endswith(".")
+def test_failures_are_one_message(output, line, says):
+    message = output.failure_message(["Collecting torch", line], "/usr/bin/python3")
+    assert says in message and message.endswith(".") and "\n" not in message
+    assert output.failure_message([], "python").endswith(".")
 
 
 def test_pips_progress_is_read(output):
-    class Heard:
-        def tell(self, **news):
-            vars(self).update(news)
+    class Updated:
+        def update(self, **fields):
+            vars(self).update({"step": 0, "total": 0, **fields})
 
-    task = Heard()
+    task = Updated()
     progress = output.PipProgress(task, "torch==2.13.0\nnumpy==2.4.6\n# x==1\n")
-    assert progress.heard("  Downloading torch-2.13.0-cp311-none-any.whl.metadata (29 kB)")
-    assert progress.heard("  Downloading torch-2.13.0+cpu-cp311-none-any.whl (184.2 MB)")
-    assert not progress.heard("Progress 92100000 of 184200000")
-    assert (task.fraction, task.detail) == (0.25, "torch: 92 of 184 MB")
-    assert progress.heard("Using cached numpy-2.4.6-cp311-none-any.whl (15 MB)")
-    assert task.fraction == 0.5
-    assert progress.heard("Installing collected packages: numpy, torch")
-    assert (task.stage, task.fraction) == ("install", None)
-    assert progress.heard("Progress in sight")
+    assert progress.on_line("  Downloading torch-2.13.0-cp311-none-any.whl.metadata (29 kB)")
+    assert progress.on_line("  Downloading torch-2.13.0+cpu-cp311-none-any.whl (184.2 MB)")
+    assert not progress.on_line("Progress 92100000 of 184200000")
+    assert (task.step, task.total, task.detail) == (0.5, 2, "torch: 92 of 184 MB")
+    assert progress.on_line("Using cached numpy-2.4.6-cp311-none-any.whl (15 MB)")
+    assert task.step == 1
+    assert progress.on_line("Installing collected packages: numpy, torch")
+    assert (task.stage, task.total) == ("install", 0)
+    assert progress.on_line("Progress in sight")
 
 
 @pytest.mark.parametrize(
@@ -423,3 +423,35 @@ def test_the_lowest_versions_are_the_projects(check):
     project = (ROOT / "pyproject.toml").read_text("utf-8")
     for module, lowest in check.LOWEST.items():
         assert f'"{check.package(module)}>={lowest}",' in project
+
+
+def test_a_proxys_password_is_in_no_command_line_and_in_no_text(environment, wheels, tmp_path):
+    (tmp_path / "requirements.txt").write_text("no-such-package==1.0\n")
+    proxy = "http://ann:s3cret@127.0.0.1:9"
+    folder = tmp_path / "e"
+    task = environment.make_environment(
+        folder, proxy=proxy, build="mps", requirements=tmp_path / "requirements.txt"
+    )
+    seen = set()
+    while not task.finished:
+        task.poll()
+        if task._process is not None:
+            seen.update(task._process.args)
+        time.sleep(0.001)
+    assert task.state == "failed" and any("pip" in argument for argument in seen)
+    text = (folder / "log.txt").read_text("utf-8")
+    assert "127.0.0.1" in text or "proxy" in text.lower(), "the proxy was not used"
+    for place in (*seen, text, task.error, *task.lines, *map(str, vars(task).values())):
+        assert "s3cret" not in place and "ann:" not in place, place
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("proxy http://ann:s3cret@host:80/x failed", "proxy http://***@host:80/x failed"),
+        ("HTTPS://u:p%40x@h", "HTTPS://***@h"),
+        ("https://host/a@b and a@b", "https://host/a@b and a@b"),
+    ],
+)
+def test_credentials_are_masked(addon_module, text, masked):
+    assert addon_module("backend.background_task").without_credentials(text) == masked

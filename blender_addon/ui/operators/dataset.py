@@ -1,30 +1,30 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A training set of pictures with true depth, rendered from the open scene in the background."""
+"""A training set of pictures with true depth, rendered from the open scene in the background.
+
+It works on a copy of the scene: another file may be opened meanwhile.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import bpy
 
-from ...backend.background_task import Task
+from ...backend.background_task import ThreadTask
 from ...backend.dataset_render import (
     GRACE_SECONDS,
     PROGRAM,
     copy_path,
     discard,
-    parse_progress,
     render,
     render_command,
 )
 from ...backend.engine_parts import MarigoldError
 from ..poll_messages import refuse
-from .engine_run import redraw
-from .followed_task import FollowedTask
+from .background import BackgroundOperator, Work, rendering
 
 SHOWS = {"MESH", "CURVE", "SURFACE", "FONT", "META", "VOLUME"}
 FULL_BYTES = 1_000_000
@@ -35,12 +35,12 @@ class DatasetSettings:
 
     directory: bpy.props.StringProperty(
         name="Folder",
-        description="Of the training set: an empty one, or one whose set is to go on",
+        description="Of the training set: an empty one, or one whose set is to be continued",
         subtype="DIR_PATH",
     )
     count: bpy.props.IntProperty(
         name="Samples",
-        description="In the finished set, those that are there already included",
+        description="In the finished set, including those that are there already",
         default=100,
         min=1,
         max=1_000_000,
@@ -55,7 +55,7 @@ class DatasetSettings:
     )
     samples: bpy.props.IntProperty(
         name="Light Paths",
-        description="Of a pixel, before denoising; the depth needs none",
+        description="Per pixel, before denoising; the depth needs none",
         default=4,
         min=1,
         max=4096,
@@ -113,63 +113,23 @@ class MarigoldDataset(DatasetSettings, bpy.types.PropertyGroup):
     """The sidebar's, kept with the scene."""
 
 
-@dataclass
-class Rendering(FollowedTask):
-    """The render that is going on, or how the last one ended. It needs nothing of the open file:
-    another may be loaded meanwhile."""
-
-    state: str = ""
-    last: Task | None = None
-
-    def start(self, task: Task) -> None:
-        self.state, self.last = "", task
-        self.begin(task, bpy.app.translations.pgettext_iface("Starting Blender"))
-
-    def advance(self) -> float | None:
-        wait = super().advance()
-        if self.last is not None and self.last.finished:
-            self.state = self.last.state
-            if self.state == "cancelled":
-                self.failed = False
-                self.words = bpy.app.translations.pgettext_iface(
-                    "Cancelled; the complete samples stay, and the button goes on with them"
-                )
-        return wait
-
-    def in_words(self, task: Any) -> str:
-        progress = parse_progress(task.detail)
-        translated = bpy.app.translations.pgettext_iface
-        if progress is None:
-            return translated("Starting Blender")
-        if not progress.seconds_each:
-            words = translated("{done} of {count} samples")
-        else:
-            words = translated("{done} of {count} samples, {time} left")
-        return words.format(done=progress.done, count=progress.count, time=progress.time_left)
-
-    def ending(self, task: Any) -> str:
-        return task.result
-
-    def redraw(self) -> None:
-        redraw(bpy.context)
-
-    def leave(self) -> None:
-        """Cancel, and wait until nothing of it writes any more."""
-        self.cancel()
-        self.advance()
-        if self.last is not None and self.last.state == "cancelled":
-            self.last.join(2 * GRACE_SECONDS)
+_task: ThreadTask | None = None
 
 
-rendering = Rendering()
+def leave() -> None:
+    """Cancel the rendering, and wait until it has stopped writing."""
+    rendering.cancel()
+    if _task is not None and _task.state == "cancelled":
+        _task.join(2 * GRACE_SECONDS)
 
 
-class MARIGOLD_OT_render_dataset(DatasetSettings, bpy.types.Operator):
+class MARIGOLD_OT_render_dataset(BackgroundOperator, DatasetSettings, bpy.types.Operator):
     """Render pictures of this scene with their true depth, from cameras all over its free space,
     to fine-tune a checkpoint with. A Blender in the background works on a copy of the scene"""
 
     bl_idname = "marigold.render_dataset"
     bl_label = "Render Training Set"
+    activity = rendering
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -185,53 +145,27 @@ class MARIGOLD_OT_render_dataset(DatasetSettings, bpy.types.Operator):
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        rendering.leave()  # a cancelled one may not have ended yet
-        try:
-            folder = _folder(self.directory)
-            blender = _blender()
-            copy = _save_copy(folder)
-            command = render_command(blender, folder, copy, self._options())
-        except MarigoldError as error:
-            rendering.words, rendering.failed = str(error), True
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        rendering.start(render(command, folder, copy))
-        if rendering.running:  # in a window: a timer follows it
-            return {"FINISHED"}
-        level = {"done": "INFO", "cancelled": "WARNING"}.get(rendering.state, "ERROR")
-        self.report({level}, rendering.words)
-        return {"FINISHED"} if rendering.state == "done" else {"CANCELLED"}
+    def work(self, context: bpy.types.Context) -> Work:
+        global _task
+        leave()  # a cancelled one may still be writing
+        folder = _folder(self.directory)
+        blender = _blender()
+        copy = _save_copy(folder)
+        _task = render(render_command(blender, folder, copy, self._options()), folder, copy)
+        yield _task
+        return _task.result
 
     def _options(self) -> dict[str, object]:
         lenses = sorted((self.focal_shortest, self.focal_longest))
         direct = ("count", "size", "samples", "light_jitter", "exposure_jitter", "random_frames",
                   "seed", "processes")  # fmt: skip
-        # A core stays free, so that this Blender stays usable.
+        # One core is left free, so that this Blender stays usable.
         threads = max(1, ((os.cpu_count() or 1) - 1) // self.processes)
         values = {name: getattr(self, name) for name in direct}
         # Blender's floats have 32 bits: 0.4 would arrive as 0.4000000059604645.
         values = {k: round(v, 4) if isinstance(v, float) else v for k, v in values.items()}
         lenses = [round(lens, 4) for lens in lenses]
         return {**values, "focal_length": lenses, "threads": threads}
-
-
-class MARIGOLD_OT_cancel_dataset(bpy.types.Operator):
-    """Stop rendering at once; the samples that are complete stay"""
-
-    bl_idname = "marigold.cancel_dataset"
-    bl_label = "Cancel"
-
-    @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        if not rendering.running:
-            return refuse(cls, "No training set is being rendered")
-        return True
-
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        rendering.cancel()
-        rendering.advance()
-        return {"FINISHED"}
 
 
 def copy_dataset_settings(source: Any, target: Any) -> None:
@@ -246,16 +180,17 @@ def _folder(directory: str) -> Path:
         )
     folder = Path(bpy.path.abspath(directory))
     if not directory or not folder.is_absolute():
-        raise MarigoldError("Choose the folder that the training set is to be rendered into.")
+        raise MarigoldError("Choose the folder for the training set.")
     return folder
 
 
 def _blender() -> str:
-    """The program; "" for the module, whose Python runs the renderer. Raises MarigoldError."""
+    """The program; "" where bpy is a module, whose Python runs the renderer. Raises
+    MarigoldError."""
     program = bpy.app.binary_path
     if program and not Path(program).is_file():
         raise MarigoldError(
-            f"Blender's own program is no longer at {program}; start Blender anew, then press the"
+            f"Blender's own program is no longer at {program}; start Blender again, then press the"
             " button again."
         )
     if not PROGRAM.is_file():
@@ -264,7 +199,7 @@ def _blender() -> str:
 
 
 def _save_copy(folder: Path) -> Path:
-    """The scene as it is now, unsaved changes included; the open file stays as it is."""
+    """The scene as it is now, including unsaved changes; the open file is not changed."""
     name = Path(bpy.data.filepath).name or "untitled.blend"
     copy = copy_path(folder, name)
     try:
@@ -284,10 +219,10 @@ def _save_copy(folder: Path) -> Path:
 
 
 def _reason(report: str, folder: Path) -> str:
-    """Of a full disk Blender says "No such file or directory": the file that it could not write."""
+    """The reason in Blender's report, which for a full disk is "No such file or directory"."""
     if shutil.disk_usage(folder).free < FULL_BYTES:
         return "the disk is full"
     return " ".join(report.replace("Error:", "").split()).rstrip(".") or "it could not be saved"
 
 
-CLASSES = (MarigoldDataset, MARIGOLD_OT_render_dataset, MARIGOLD_OT_cancel_dataset)
+CLASSES = (MarigoldDataset, MARIGOLD_OT_render_dataset)

@@ -21,7 +21,7 @@ from ...mesh.depth_object import SIZE, depth_object, frame_scene, object_name
 from ...mesh.matched_camera import camera_of
 from ...mesh.picture import SUFFIXES, load_picture
 from ..run_settings import RUN_NAMES, RunSettings, depth_params, fill_from_sidebar, shape_options
-from .engine_run import EngineRun, Work, collection_for
+from .background import EngineRun, Work
 from .shape import look_through_camera
 
 EYE_HEIGHT = 1.6
@@ -38,7 +38,7 @@ class MARIGOLD_OT_depth_mesh(EngineRun, RunSettings, bpy.types.Operator):
     filepath: bpy.props.StringProperty(name="Picture", subtype="FILE_PATH", options={"SKIP_SAVE"})
     depth_filepath: bpy.props.StringProperty(
         name="Depth File",
-        description="A finished depth map: EXR, 16-bit PNG, TIFF, NPY; 0 is near",
+        description="A depth map: EXR, 16-bit PNG, TIFF, NPY; 0 is near",
         subtype="FILE_PATH",
         options={"SKIP_SAVE"},
     )
@@ -57,13 +57,10 @@ class MARIGOLD_OT_depth_mesh(EngineRun, RunSettings, bpy.types.Operator):
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        return self.execute_after_browser(context)
-
     def draw(self, context: bpy.types.Context) -> None:
         if context.space_data is not None and context.space_data.type == "FILE_BROWSER":
             draw_settings(self.layout, self)
-        else:  # nothing here that would run the model again
+        else:  # no settings, which would run the model again
             self.layout.label(text="Change the mesh with the sliders in the sidebar", icon="INFO")
 
     def work(self, context: bpy.types.Context) -> Work:
@@ -80,7 +77,7 @@ class MARIGOLD_OT_depth_mesh(EngineRun, RunSettings, bpy.types.Operator):
         if image is None:
             raise MarigoldError("Choose a picture, or a depth file.")
         job = submit_image(image, self._path(), self)
-        name = image.name  # the datablock itself may go while the job runs
+        name = image.name  # the datablock may be deleted while the job runs
         yield job
         image = bpy.data.images.get(name) or self._image()
         mesh_of_job(context, self, object_name(name), job, image)
@@ -102,13 +99,11 @@ class MARIGOLD_OT_depth_mesh(EngineRun, RunSettings, bpy.types.Operator):
 
 
 class MARIGOLD_OT_batch(EngineRun, RunSettings, bpy.types.Operator):
-    """Make a depth mesh of every picture in a folder, in a collection of their own"""
+    """Make a depth mesh of every picture in a folder, in a new collection"""
 
     bl_idname = "marigold.batch"
     bl_label = "Depth Meshes of a Folder"
     bl_options = {"REGISTER", "UNDO"}
-    title = "Folder"
-    one_may_fail = True
 
     directory: bpy.props.StringProperty(name="Folder", subtype="DIR_PATH", options={"SKIP_SAVE"})
     filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
@@ -119,9 +114,6 @@ class MARIGOLD_OT_batch(EngineRun, RunSettings, bpy.types.Operator):
             return self.start(context)
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
-
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        return self.execute_after_browser(context)
 
     def draw(self, context: bpy.types.Context) -> None:
         if context.space_data is not None and context.space_data.type == "FILE_BROWSER":
@@ -135,7 +127,9 @@ class MARIGOLD_OT_batch(EngineRun, RunSettings, bpy.types.Operator):
         paths = pictures_in(self.directory)
         if not paths:
             raise MarigoldError(f"There is no picture in the folder {folder.name}.")
-        collection_name = collection_for(context, folder.name).name
+        collection = bpy.data.collections.new(folder.name)
+        context.collection.children.link(collection)
+        collection_name = collection.name
         place, failed = 0.0, []
         width = 2 * self.far * math.tan(self.fov / 2)  # of the view at its far end
         for path in paths:
@@ -146,11 +140,12 @@ class MARIGOLD_OT_batch(EngineRun, RunSettings, bpy.types.Operator):
                 continue
             job = submit_image(image, str(path), self)
             name = image.name
-            yield job
-            if job.state == "failed":
+            try:
+                yield job
+            except MarigoldError as error:
                 if job.error_kind in ("python", "checkpoint", "memory"):
-                    raise MarigoldError(job.error)  # the next picture would fail alike
-                failed.append(job.error)
+                    raise  # the next picture would fail too
+                failed.append(str(error))
                 continue
             obj = mesh_of_job(
                 context, self, object_name(str(path)), job, bpy.data.images.get(name),
@@ -158,11 +153,11 @@ class MARIGOLD_OT_batch(EngineRun, RunSettings, bpy.types.Operator):
             )  # fmt: skip
             obj.location.x += place
             place += 1.2 * width
-        for sentence in failed:
-            self.report({"WARNING"}, sentence)
+        for message in failed:
+            self.report({"WARNING"}, message)
         if len(failed) == len(paths):
             raise MarigoldError(f"None of the {len(paths)} pictures became a mesh: {failed[0]}")
-        self.report({"INFO"}, f"{len(paths) - len(failed)} of {len(paths)} pictures")
+        return f"{len(paths) - len(failed)} of {len(paths)} pictures"
 
 
 def pictures_in(directory: str) -> list[Path]:
@@ -173,7 +168,7 @@ def pictures_in(directory: str) -> list[Path]:
 
 
 def submit_image(image: bpy.types.Image, path: str, settings: Any) -> Job:
-    """The worker reads the picture's file itself, 16 bits and all; without one it gets pixels."""
+    """The worker reads the picture's file itself, with all its bits; without one it gets pixels."""
     params = depth_params(settings)
     if path and Path(path).is_file():
         return submit("depth", {**params, "image": path})
@@ -181,7 +176,7 @@ def submit_image(image: bpy.types.Image, path: str, settings: Any) -> Job:
 
 
 def image_pixels(image: bpy.types.Image) -> np.ndarray:
-    """(H, W, 3) uint8, as seen: a byte image's `pixels` are display-encoded."""
+    """(H, W, 3) uint8, display-encoded, as the `pixels` of a byte image are."""
     width, height = image.size
     pixels = np.empty(width * height * image.channels, dtype=np.float32)
     image.pixels.foreach_get(pixels)
@@ -233,8 +228,8 @@ def finish(
     far: float | None = None,
     look: bool = True,
 ) -> bpy.types.Object:
-    """The object, selected and active, and the view through its camera; beside an artist who by
-    now edits or sculpts something else, which stays active, it only comes to the scene."""
+    """Add the object, select it and look through its camera; where the user by now edits or
+    sculpts something else, that stays active and the object is only added."""
     options = shape_options(settings)
     if near is not None and far is not None:
         options = replace(options, near=near, far=far)
@@ -246,8 +241,8 @@ def finish(
         name, depth, image, collection or context.collection, options,
         uncertainty=uncertainty, mask=mask,
     )  # fmt: skip
-    # At the height of a standing eye: a picture's floor comes to lie near the scene's, and the
-    # camera is not inside the cube of a new file.
+    # At eye height: the floor of a picture lies near that of the scene, and the camera is not
+    # inside the cube of a new file.
     obj.location = context.scene.cursor.location + Vector((0.0, 0.0, EYE_HEIGHT))
     at_rest = context.mode == "OBJECT"
     if at_rest:
@@ -263,7 +258,7 @@ def finish(
 
 
 def check_shape(image: bpy.types.Image, depth: np.ndarray) -> None:
-    """As `marigold_core.geometry` does: a processing size is rounded to whole pixels."""
+    """Raises MarigoldError where the shapes differ by more than rounding to whole pixels."""
     width, height = image.size
     expected = height / width * depth.shape[1]
     if abs(expected - depth.shape[0]) > 1 + 0.02 * depth.shape[0]:

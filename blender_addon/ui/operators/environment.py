@@ -7,10 +7,8 @@ from typing import Any
 
 import bpy
 
-from ...backend.background_task import EnvironmentProblem
 from ...backend.engine_parts import MarigoldError
 from ...backend.engine_session import (
-    activity,
     chosen_python,
     environment_folder,
     model,
@@ -20,110 +18,17 @@ from ...backend.engine_session import (
     submit,
 )
 from ...backend.environment import environment_state, make_environment, remove_environment
-from ...backend.python_check import test_python
+from ...backend.python_check import PythonReport, test_python
 from ..poll_messages import refuse
-from .followed_task import FollowedTask
-
-STAGES = {
-    "venv": "Making the environment",
-    "pip": "Renewing pip",
-    "download": "Downloading",
-    "install": "Installing",
-    "test": "Testing",
-}
+from .background import BackgroundOperator, Work, run, setup
 
 
-class Setup(FollowedTask):
-    """A task of the preferences page."""
-
-    def in_words(self, task: Any) -> str:
-        stage = bpy.app.translations.pgettext_iface(STAGES.get(task.stage, task.stage))
-        return f"{stage} {getattr(task, 'detail', '')}".rstrip()
-
-    def ending(self, task: Any) -> str:
-        return task.sentence
-
-    def redraw(self) -> None:
-        for window in bpy.context.window_manager.windows:
-            for area in window.screen.areas:
-                if area.type == "PREFERENCES":
-                    area.tag_redraw()
-
-
-setup = Setup()
-
-
-class _Report:
-    """A Task of `environment`, with the sentence that its report ends in."""
-
-    def __init__(self, task: Any):
-        self._task = task
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._task, name)
-
-    @property
-    def state(self) -> str:
-        report = self._task.result
-        if self._task.state == "done" and report is not None and not report.ok:
-            return "failed"
-        return self._task.state
-
-    @property
-    def error(self) -> str:
-        report = self._task.result
-        return self._task.error or (report.sentence if report is not None else "")
-
-    @property
-    def sentence(self) -> str:
-        return self._task.result.sentence if self._task.result is not None else ""
-
-
-class _Download:
-    """A job of the worker, seen as a task."""
-
-    def __init__(self, job: Any):
-        self._job = job
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._job, name)
-
-    @property
-    def sentence(self) -> str:
-        return f"The checkpoint is in {self._job.result.get('folder', '')}"
-
-    def poll(self) -> None:
-        engine = running_engine()
-        if engine is not None:
-            engine.poll()
-
-    def cancel(self) -> None:
-        engine = running_engine()
-        if engine is not None:
-            engine.cancel(self._job)
-
-
-class SetupOperator:
+class SetupOperator(BackgroundOperator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        if setup.running or activity.running:
-            return refuse(cls, "Wait for what is going on, or cancel it")
+        if setup.running or run.running:
+            return refuse(cls, "Wait until the present work is finished, or cancel it")
         return True
-
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        try:
-            self.begin()
-        except (MarigoldError, EnvironmentProblem) as error:
-            setup.words, setup.failed = str(error), True
-        if setup.failed:
-            self.report({"ERROR"}, setup.words)
-            return {"CANCELLED"}
-        if not setup.running:
-            self.report({"INFO"}, setup.words)
-        return {"FINISHED"}
-
-    def begin(self) -> None:
-        raise NotImplementedError  # Blender's own metaclass leaves no room for ABC
 
 
 def _may_download(cls: Any) -> bool:
@@ -133,18 +38,20 @@ def _may_download(cls: Any) -> bool:
 
 
 class MARIGOLD_OT_test_python(SetupOperator, bpy.types.Operator):
-    """Start this Python once, and say which versions and which device it has"""
+    """Start this Python once, and show its versions and its device"""
 
     bl_idname = "marigold.test_python"
     bl_label = "Test"
 
-    def begin(self) -> None:
-        setup.begin(_Report(test_python(chosen_python())), "Testing")
+    def work(self, context: bpy.types.Context) -> Work:
+        task = test_python(chosen_python())
+        yield task
+        return _summary(task.result)
 
 
 class MARIGOLD_OT_make_environment(SetupOperator, bpy.types.Operator):
     """Make an environment for the engine in Blender's folder for this add-on. Downloads torch and
-    diffusers, up to some gigabytes; a broken download goes on where it stopped"""
+    diffusers, up to some gigabytes; an interrupted download continues where it stopped"""
 
     bl_idname = "marigold.make_environment"
     bl_label = "Make"
@@ -154,10 +61,10 @@ class MARIGOLD_OT_make_environment(SetupOperator, bpy.types.Operator):
         if not super().poll(context):
             return False
         if environment_state(environment_folder()) == "ready":
-            return refuse(cls, "It is made already; remove it to make it anew")
+            return refuse(cls, "It is made already; remove it to make it again")
         return bool(preferences().wheel_folder) or _may_download(cls)
 
-    def begin(self) -> None:
+    def work(self, context: bpy.types.Context) -> Work:
         chosen = preferences()
         stop_engine()
         task = make_environment(
@@ -166,7 +73,8 @@ class MARIGOLD_OT_make_environment(SetupOperator, bpy.types.Operator):
             proxy=chosen.proxy,
             wheel_folder=bpy.path.abspath(chosen.wheel_folder) if chosen.wheel_folder else "",
         )
-        setup.begin(_Report(task), "Making the environment")
+        yield task
+        return _summary(task.result)
 
 
 class MARIGOLD_OT_remove_environment(SetupOperator, bpy.types.Operator):
@@ -186,14 +94,15 @@ class MARIGOLD_OT_remove_environment(SetupOperator, bpy.types.Operator):
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         return context.window_manager.invoke_confirm(self, event)
 
-    def begin(self) -> None:
+    def work(self, context: bpy.types.Context) -> Work:
         stop_engine()
         remove_environment(environment_folder())
-        setup.words, setup.failed, setup.log = "The environment is removed.", False, []
+        return "The environment is removed."
+        yield  # a generator, as the others: there is nothing to wait for
 
 
 class MARIGOLD_OT_download_checkpoint(SetupOperator, bpy.types.Operator):
-    """Fetch the checkpoint named above from Hugging Face: 2.6 to 5.2 GB for the published ones"""
+    """Download the checkpoint named above from Hugging Face: 2.6 to 5.2 GB for a published one"""
 
     bl_idname = "marigold.download_checkpoint"
     bl_label = "Download Checkpoint"
@@ -206,15 +115,16 @@ class MARIGOLD_OT_download_checkpoint(SetupOperator, bpy.types.Operator):
             return refuse(cls, "The checkpoint nano is in the add-on already")
         return _may_download(cls)
 
-    def begin(self) -> None:
+    def work(self, context: bpy.types.Context) -> Work:
         chosen = model()
         names = ("checkpoint", "variant", "cache_dir")
-        params = {name: chosen[name] for name in names if name in chosen}
-        setup.begin(_Download(submit("download", params)), "Downloading the checkpoint")
+        job = submit("download", {name: chosen[name] for name in names if name in chosen})
+        yield job
+        return f"The checkpoint is in {job.result.get('folder', '')}"
 
 
 class MARIGOLD_OT_unload(bpy.types.Operator):
-    """End the engine's process: all its memory, the GPU's too, is free at once"""
+    """End the engine's process, which frees all its memory, the GPU's too"""
 
     bl_idname = "marigold.unload"
     bl_label = "Unload"
@@ -224,8 +134,8 @@ class MARIGOLD_OT_unload(bpy.types.Operator):
         engine = running_engine()
         if engine is None or engine.state == "stopped":
             return refuse(cls, "The engine is not running")
-        if activity.running:
-            return refuse(cls, "Wait for the run that is going on, or cancel it with ESC")
+        if run.running:
+            return refuse(cls, "Wait for the present run, or cancel it with ESC")
         return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:
@@ -233,15 +143,10 @@ class MARIGOLD_OT_unload(bpy.types.Operator):
         return {"FINISHED"}
 
 
-class MARIGOLD_OT_cancel_setup(bpy.types.Operator):
-    """Stop it; what is downloaded already is kept for the next time"""
-
-    bl_idname = "marigold.cancel_setup"
-    bl_label = "Cancel"
-
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        setup.cancel()
-        return {"FINISHED"}
+def _summary(report: PythonReport) -> str:
+    if not report.ok:
+        raise MarigoldError(report.summary)
+    return report.summary
 
 
 CLASSES = (
@@ -250,5 +155,4 @@ CLASSES = (
     MARIGOLD_OT_remove_environment,
     MARIGOLD_OT_download_checkpoint,
     MARIGOLD_OT_unload,
-    MARIGOLD_OT_cancel_setup,
 )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """An image sequence -> one animated depth mesh.
 
-Every frame of a checkpoint has a scale and a shift of its own; the engine's `align_sequence`
-brings them to one range, so that one near and one far hold for all.
+Each frame's depth has its own scale and shift; the engine's `align_sequence` brings all frames
+to one range, with one near and one far.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from ...mesh.depth_sequence import frame_number, load_sequence, numbered_frames,
 from ...mesh.picture import SUFFIXES
 from ...mesh.shape_inputs import set_inputs
 from ..run_settings import RunSettings, depth_params, fill_from_sidebar
+from .background import EngineRun, Work
 from .depth_mesh import draw_settings, finish
-from .engine_run import EngineRun, Work
 
 INVARIANCES = ("scale_invariant", "shift_invariant")
 
@@ -32,7 +32,6 @@ class MARIGOLD_OT_sequence(EngineRun, RunSettings, bpy.types.Operator):
     bl_idname = "marigold.sequence"
     bl_label = "Animated Depth Mesh"
     bl_options = {"REGISTER", "UNDO"}
-    title = "Image Sequence"
 
     directory: bpy.props.StringProperty(
         name="Folder", description="Of numbered frames", subtype="DIR_PATH", options={"SKIP_SAVE"}
@@ -53,9 +52,6 @@ class MARIGOLD_OT_sequence(EngineRun, RunSettings, bpy.types.Operator):
             return self.start(context)
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
-
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        return self.execute_after_browser(context)
 
     def draw(self, context: bpy.types.Context) -> None:
         if context.space_data is not None and context.space_data.type == "FILE_BROWSER":
@@ -82,7 +78,7 @@ class MARIGOLD_OT_sequence(EngineRun, RunSettings, bpy.types.Operator):
             yield job
             depth = job.arrays["depth"]
             if frames and depth.shape != frames[0].shape:
-                raise MarigoldError(f"{path.name} is not as large as the frames before it.")
+                raise MarigoldError(f"{path.name} has another size than the frames before it.")
             frames.append(depth)
             flags = {name: job.result.get(name, True) for name in INVARIANCES}
         job = submit("align", flags, {"frames": np.stack(frames)})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What can be done with a finished depth mesh: view, camera, bake, asset."""
+"""Operators on a finished depth mesh: view, camera, bake, asset."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def has_shape(cls: Any, context: bpy.types.Context) -> bool:
     if obj is None or SIZE not in obj:
         return refuse(cls, "Select a depth mesh first")
     if shape_modifier(obj) is None:
-        return refuse(cls, "This mesh is baked: it has no live shape any more")
+        return refuse(cls, "This mesh is baked: it no longer has a live shape")
     if context.mode != "OBJECT":
         return refuse(cls, "Leave edit mode first")
     return True
 
 
 class MARIGOLD_OT_show(bpy.types.Operator):
-    """Show the picture, the depth (red is near) or the uncertainty (bright is unsure)"""
+    """Show the picture, the depth (red is near) or the uncertainty (bright is uncertain)"""
 
     bl_idname = "marigold.show"
     bl_label = "Show"
@@ -64,7 +64,7 @@ class MARIGOLD_OT_show(bpy.types.Operator):
 
 
 class MARIGOLD_OT_camera(bpy.types.Operator):
-    """Look through the camera that matches the picture; make it if it is gone"""
+    """Look through the camera that matches the picture; it is made again if it was deleted"""
 
     bl_idname = "marigold.camera"
     bl_label = "Matched Camera"
@@ -84,7 +84,7 @@ class MARIGOLD_OT_camera(bpy.types.Operator):
 
 
 class MARIGOLD_OT_bake(bpy.types.Operator):
-    """Turn the live mesh into plain geometry, as it is now; its sliders go"""
+    """Turn the live mesh into plain geometry, as it is now, without its sliders"""
 
     bl_idname = "marigold.bake"
     bl_label = "Bake"
@@ -101,7 +101,7 @@ class MARIGOLD_OT_bake(bpy.types.Operator):
         camera = camera_of(obj)
         if camera is not None:
             _freeze(camera.data, camera.evaluated_get(graph).data)
-        # The stack below and with the shape alone: what the user put behind it stays a modifier.
+        # Only the stack up to the shape: modifiers that the user added after it stay modifiers.
         behind = [m for m in obj.modifiers if m != modifier and m.show_viewport]
         for other in behind:
             other.show_viewport = False
@@ -121,7 +121,7 @@ class MARIGOLD_OT_bake(bpy.types.Operator):
 
 
 class MARIGOLD_OT_mark_asset(bpy.types.Operator):
-    """Offer the depth mesh in the asset browser, with its picture as the preview"""
+    """Add the depth mesh to the asset browser, with its picture as the preview"""
 
     bl_idname = "marigold.mark_asset"
     bl_label = "Mark as Asset"
