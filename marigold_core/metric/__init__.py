@@ -1,0 +1,1 @@
+"""From affine-invariant depth to metres, by what the user knows of the scene."""
