@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .errors import MarigoldError
-from .files import atomic_path
-from .images import open_picture
+from .files import atomic_path, open_regular
+from .images import check_size, open_picture
 
 # The longest side that the format can hold.
 _PICTURE_SIDES = {".png": 2**31 - 1, ".jpg": 65500, ".jpeg": 65500, ".webp": 16383}
 _EXR_CHANNELS = ("Y", "Z", "R")
+_EXR_TYPES: dict[int, Any] = {0: np.uint32, 1: np.float16, 2: np.float32}
 
 
 def write_picture(path: str | os.PathLike[str], picture: NDArray[Any]) -> None:
@@ -90,27 +91,50 @@ def read_array(path: str | os.PathLike[str]) -> NDArray[np.float32]:
 
 def _read_npy(path: Path) -> NDArray[np.float32]:
     try:
-        values = np.load(path, allow_pickle=False)
-    except Exception as error:  # ValueError, EOFError, zipfile's: all mean a broken file.
+        with open_regular(path) as file:
+            # NumPy would also open zip archives, and pickles.
+            if file.read(6) != b"\x93NUMPY":
+                raise ValueError("another format")
+        # Mapped, a shape that the file does not have is an error, before any memory is taken.
+        values = np.load(path, allow_pickle=False, mmap_mode="r")
+    except Exception as error:  # ValueError, EOFError, SyntaxError: all mean a broken file.
         raise MarigoldError(f"{path.name} cannot be read as a NumPy array.") from error
-    if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind != "f":
+    if values.ndim != 2 or values.dtype.kind != "f":
         raise MarigoldError(f"{path.name} is not a depth map: a float array of shape (H, W).")
-    return values.astype(np.float32, copy=False)
+    check_size(path.name, *values.shape)
+    return np.array(values, dtype=np.float32)
 
 
 def _read_exr(path: Path) -> NDArray[np.float32]:
+    """One channel of the first part: the others are not decompressed."""
     openexr = _openexr()
     try:
-        channels = openexr.File(str(path), separate_channels=True).channels()
-        arrays = {name: channels[name].pixels for name in _EXR_CHANNELS if name in channels}
+        open_regular(path).close()
+        header = openexr.File(str(path), header_only=True).header()
+        (left, top), (right, bottom) = (corner.tolist() for corner in header["dataWindow"])
+        names = [channel.name for channel in header["channels"]]
+    except MarigoldError:
+        raise
     except Exception as error:  # RuntimeError for another format, ValueError for a torn file.
         raise MarigoldError(f"{path.name} cannot be read as OpenEXR; it may be broken.") from error
-    for values in arrays.values():
-        if values is not None and values.ndim == 2:
-            return np.array(values, dtype=np.float32)
-    raise MarigoldError(
-        f"{path.name} has the channels {', '.join(channels)}; depth is read from Y, Z or R."
-    )
+    if header["type"] in (openexr.deepscanline, openexr.deeptile):
+        raise MarigoldError(
+            f"{path.name} is a deep EXR, with any number of depths a pixel; flatten it to one depth"
+            " a pixel first (in Nuke: DeepToImage)."
+        )
+    wanted = [name for name in _EXR_CHANNELS if name in names]
+    if not wanted:
+        shown = ", ".join(names[:8]) + (" and more" if len(names) > 8 else "")
+        raise MarigoldError(f"{path.name} has the channels {shown}; depth is read from Y, Z or R.")
+    size = bottom - top + 1, right - left + 1
+    check_size(path.name, *size)
+    try:
+        file = openexr.InputFile(str(path))
+        kind = _EXR_TYPES[file.header()["channels"][wanted[0]].type.v]
+        values = np.frombuffer(file.channel(wanted[0]), kind).reshape(size)
+    except Exception as error:
+        raise MarigoldError(f"{path.name} cannot be read as OpenEXR; it may be broken.") from error
+    return values.astype(np.float32)
 
 
 def _openexr() -> Any:

@@ -1,4 +1,4 @@
-"""Pictures of any kind -> float32 arrays (H, W, 3) in [0, 1].
+"""Pictures of any kind -> float32 arrays (H, W, 3) in [0, 1], within a budget.
 
 Colours are taken as stored: ICC profiles are not applied, as the checkpoints were trained on
 pictures read in the same way.
@@ -7,26 +7,50 @@ pictures read in the same way.
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from .errors import MarigoldError
+from .files import open_regular
 
-# What the command line picks from a folder; read_image opens whatever else Pillow can.
-PICTURE_SUFFIXES = frozenset(
-    ".png .apng .jpg .jpeg .jfif .webp .avif .tif .tiff .bmp .gif .jp2 .tga .ppm .pgm .pnm".split()
-)
-MAX_PIXELS = 200_000_000
+# Pillow's formats that are read, and their suffixes. Its others include PostScript, for which it
+# starts Ghostscript. TGA is last: it has no signature to know it by.
+FORMATS: dict[str, tuple[str, ...]] = {
+    "PNG": (".png", ".apng"),
+    "JPEG": (".jpg", ".jpeg", ".jfif"),
+    "WEBP": (".webp",),
+    "AVIF": (".avif",),
+    "TIFF": (".tif", ".tiff"),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "JPEG2000": (".jp2",),
+    "PPM": (".ppm", ".pgm", ".pnm"),
+    "TGA": (".tga",),
+}
+PICTURE_SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+
+# The budget of one picture, whatever its format. The largest cameras have 151 megapixels; decoded,
+# at most 4 bytes a pixel, which is what Pillow's modes take.
+MAX_PIXELS = 160_000_000
+MAX_FILE_BYTES = 2**31
+# Of decoders whose time is not bounded by the number of pixels; see `_needs_time_limit`.
+MAX_SECONDS = 60
+MAX_DECODER_BYTES = 2**32
 
 # Resampling overshoots: bicubic and Lanczos reach some tenths beyond the range at hard edges.
 _OVERSHOOT = 0.5
+# Pixels that are converted at once: the temporary arrays stay small.
+_BLOCK_PIXELS = 2**20
 # EXIF tag 0x0112: how to turn the stored picture upright.
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -47,6 +71,38 @@ _LENS_TAGS = (
     ExifTags.Base.ExifImageWidth,
     ExifTags.Base.ExifImageHeight,
 )
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
+# Scans times pixels: what takes a few seconds. Ten scans are usual.
+_MOST_SCANNED = 3_000_000_000
+# FF is followed by 00 in a scan's data, and by D0 to D7 between its parts.
+_JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)
+# Reads a picture from standard input; writes "MODE WIDTH HEIGHT ORIENTATION PIXELS".
+_DECODER = """
+import sys
+from PIL import Image
+try:
+    import resource
+    limit = int(sys.argv[2])
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+except (ImportError, ValueError, OSError):
+    pass
+Image.MAX_IMAGE_PIXELS = None
+try:
+    image = Image.open(sys.stdin.buffer, formats=["JPEG" if sys.argv[1] == "MPO" else sys.argv[1]])
+    image.load()
+    try:
+        turn = int(image.getexif().get(0x0112, 1))
+    except Exception:
+        turn = 1
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA")
+    facts = f"{image.mode} {image.width} {image.height} {turn} "
+    sys.stdout.buffer.write(facts.encode() + image.tobytes())
+except MemoryError:
+    sys.exit("there is not enough memory")
+except Exception as error:
+    sys.exit(str(error) or type(error).__name__)
+"""
 _pillow_limit = threading.Lock()
 
 
@@ -62,19 +118,25 @@ def read_image(source: Any) -> NDArray[np.float32]:
     colours below alpha 0 are whatever the program left there, and white is what a page shows.
     Floats up to 0.5 outside [0, 1] (resampling overshoot) are clipped.
 
+    Files are PNG, JPEG, WebP, AVIF, TIFF, BMP, GIF, JPEG 2000, PPM or TGA. Memory: 12 bytes a
+    pixel for the result, and up to 8 more while a file is decoded.
+
     Raises MarigoldError for anything missing, broken, empty, non-finite, out of range, of
-    another shape, or over 200 megapixels.
+    another shape, or over 160 megapixels.
     """
-    pixels = _unit_range(_samples(source))
-    if pixels.shape[2] in (2, 4):
-        colour, alpha = pixels[..., :-1], pixels[..., -1:]
-        colour -= 1
-        colour *= alpha
-        colour += 1
-        pixels = colour
-    if pixels.shape[2] == 1:
-        return np.repeat(pixels, 3, axis=2)
-    return np.ascontiguousarray(pixels)
+    samples = _samples(source)
+    height, width, channels = samples.shape
+    picture = np.empty((height, width, 3), dtype=np.float32)
+    rows = max(1, _BLOCK_PIXELS // width)
+    for top in range(0, height, rows):
+        pixels = _unit_range(samples[top : top + rows])
+        if channels in (2, 4):
+            pixels, alpha = pixels[..., :-1], pixels[..., -1:]
+            pixels -= 1
+            pixels *= alpha
+            pixels += 1
+        picture[top : top + rows] = pixels
+    return picture
 
 
 def read_mask(source: Any) -> NDArray[np.bool_]:
@@ -118,7 +180,7 @@ def open_picture(path: str | os.PathLike[str]) -> Image.Image:
     """The decoded first frame of a picture file, as Pillow gives it: any mode, not yet upright.
 
     Raises MarigoldError, with the file's name, where it is missing, a folder, not a picture,
-    broken, or over 200 megapixels.
+    broken, over 160 megapixels, or takes longer than a minute.
     """
     file = Path(path)
     name = file.name or str(file)
@@ -127,10 +189,16 @@ def open_picture(path: str | os.PathLike[str]) -> Image.Image:
     try:
         # From a handle, as Pillow maps a plain TIFF that it opens by name into memory, where it
         # mixes up width and height if the picture is to be turned.
-        with file.open("rb") as handle:
+        with open_regular(file) as handle:
+            if handle.seek(0, os.SEEK_END) > MAX_FILE_BYTES:
+                raise MarigoldError(f"{name} is larger than 2 GB; save it again as PNG.")
+            handle.seek(0)
             with _limit_lifted():
-                image = Image.open(handle)
-            _check_size(name, image.height, image.width)
+                image = Image.open(handle, formats=tuple(FORMATS))
+            check_size(name, image.height, image.width)
+            _check_tiles(name, image)
+            if _needs_time_limit(image, handle):
+                return _decoded_apart(name, image.format, handle)
             # TIFF asks again as it decodes. Smaller pictures need not wait for one another.
             large = image.height * image.width > 80_000_000
             with _limit_lifted() if large else nullcontext():
@@ -145,8 +213,75 @@ def open_picture(path: str | os.PathLike[str]) -> Image.Image:
             " PNG or TIFF, or to JPEG."
         ) from None
     except Exception as error:  # Broken files raise anything, from OSError to struct.error.
-        reason = getattr(error, "strerror", None) or str(error).rstrip(".") or type(error).__name__
-        raise MarigoldError(f"{name} cannot be read: {reason}.") from error
+        raise MarigoldError(f"{name} cannot be read: {_reason(error)}.") from error
+    return image
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "there is not enough memory"
+    return getattr(error, "strerror", None) or str(error).rstrip(".") or type(error).__name__
+
+
+def _check_tiles(name: str, image: Image.Image) -> None:
+    """libtiff takes the memory of a whole tile, however small the picture is."""
+    tags = getattr(image, "tag_v2", {})
+    width, length = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0)
+    if not all(isinstance(side, int) and side >= 0 for side in (width, length)):
+        raise MarigoldError(f"{name} has damaged tile sizes; save it again.")
+    if width * length > max(4 * image.width * image.height, 2**20):
+        raise MarigoldError(
+            f"{name} has tiles of {width}x{length} pixels, larger than itself; save it again."
+        )
+
+
+def _needs_time_limit(image: Image.Image, handle: BinaryIO) -> bool:
+    """Whether decoding may take far longer than the number of pixels suggests.
+
+    A progressive JPEG may go over all its pixels once for every few bytes, inside TIFF as well; in
+    JPEG 2000, layers and code blocks cost time and memory of their own.
+    """
+    decoders = {tile[0] for tile in getattr(image, "tile", [])}
+    if decoders & {"ppm_plain", "bmp_rle"}:  # written in Python
+        return image.width * image.height > 2**22
+    if image.format == "TIFF":
+        return "jpeg" in str(image.info.get("compression"))
+    if image.format in ("JPEG", "MPO"):
+        handle.seek(0)
+        return _jpeg_scans(handle.read()) * image.width * image.height > _MOST_SCANNED
+    return image.format == "JPEG2000"
+
+
+def _jpeg_scans(data: bytes) -> int:
+    """How many scans the first picture of a JPEG file has."""
+    scans, at = 0, 2
+    while (found := _JPEG_MARKER.search(data, at)) and found[1] != b"\xd9":
+        scans += found[1] == b"\xda"
+        # A segment has its length; a scan's data, which has none, follows its segment.
+        length = int.from_bytes(data[found.end() : found.end() + 2], "big")
+        at = found.end() + length
+    return scans
+
+
+def _decoded_apart(name: str, kind: str | None, handle: BinaryIO) -> Image.Image:
+    """The picture, decoded by a process that is ended when it takes too long or too much."""
+    handle.seek(0)
+    # -I: modules from where Pillow is installed alone, not from the folder the user is in.
+    command = [sys.executable, "-I", "-c", _DECODER, str(kind), str(MAX_DECODER_BYTES)]
+    try:
+        done = subprocess.run(command, stdin=handle, capture_output=True, timeout=MAX_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise MarigoldError(
+            f"{name} takes longer than {MAX_SECONDS} seconds to decode; save it again as PNG."
+        ) from None
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no reason given"]
+        raise MarigoldError(f"{name} cannot be decoded: {said[-1].rstrip('.')}.")
+    mode, width, height, turn, pixels = done.stdout.split(b" ", 4)
+    image = Image.frombytes(mode.decode(), (int(width), int(height)), pixels)
+    exif = Image.Exif()
+    exif[_ORIENTATION_TAG] = int(turn)
+    image.info["exif"] = exif.tobytes()
     return image
 
 
@@ -169,7 +304,7 @@ def _samples(source: Any) -> NDArray[Any]:
         name = Path(source).name
         source = open_picture(source)
     if isinstance(source, Image.Image):
-        _check_size(name, source.height, source.width)
+        check_size(name, source.height, source.width)
         samples = _from_pillow(source, name)
     elif hasattr(source, "detach"):
         samples = _from_tensor(source)
@@ -193,7 +328,7 @@ def _samples(source: Any) -> NDArray[Any]:
             f"{name} has shape {samples.shape}; one picture is (H, W) or (H, W, C) with 1 to 4"
             " channels, (C, H, W) as a tensor."
         )
-    _check_size(name, *samples.shape[:2])
+    check_size(name, *samples.shape[:2])
     if samples.dtype.kind == "f":
         _check_floats(samples, name)
     elif samples.dtype not in (np.uint8, np.uint16, np.bool_):
@@ -229,7 +364,7 @@ def _from_pillow(image: Image.Image, name: str) -> NDArray[Any]:
     except MarigoldError:
         raise
     except Exception as error:  # A PIL image decodes lazily, so a broken file can surface here.
-        raise MarigoldError(f"{name} cannot be decoded: {str(error).rstrip('.')}.") from error
+        raise MarigoldError(f"{name} cannot be decoded: {_reason(error)}.") from error
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -270,7 +405,8 @@ def _from_tensor(tensor: Any) -> NDArray[Any]:
     return array.transpose(1, 2, 0)
 
 
-def _check_size(name: str, height: int, width: int) -> None:
+def check_size(name: str, height: int, width: int) -> None:
+    """Raise MarigoldError for a picture without pixels, or with more than MAX_PIXELS."""
     if height < 1 or width < 1:
         raise MarigoldError(f"{name} is empty: {width}x{height} pixels.")
     if height * width > MAX_PIXELS:
@@ -288,11 +424,18 @@ def _check_floats(samples: NDArray[np.floating[Any]], name: str) -> None:
         return
     if lowest >= -1 - _OVERSHOOT and highest <= 1 + _OVERSHOOT:
         remedy = "add 1 and divide by 2 if it was scaled to [-1, 1]"
-    elif lowest < -_OVERSHOOT * 255 or highest > 65535 * 1.5:
-        remedy = "subtract its minimum and divide by its range"
     else:
-        full_scales = [scale for scale in (255, 65535) if scale / 16 < highest <= scale * 1.5]
-        remedy = f"divide by {full_scales[0] if full_scales else highest:g}"
+        full_scales = [
+            scale
+            for scale in (255, 65535)
+            if scale / 16 < highest <= scale * 1.5 and lowest >= -_OVERSHOOT * scale
+        ]
+        if full_scales:
+            remedy = f"divide by {full_scales[0]}"
+        elif lowest < -_OVERSHOOT or highest > 65535:
+            remedy = "subtract its minimum and divide by its range"
+        else:
+            remedy = f"divide by {highest:g}"
     raise MarigoldError(
         f"{name} has values from {lowest:g} to {highest:g}; float pictures are in [0, 1], so"
         f" {remedy}."
