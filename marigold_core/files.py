@@ -54,7 +54,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         with temporary.open("r+b") as written:
             os.fsync(written.fileno())
         os.replace(temporary, target)
-        _flush_folder(target.parent)
+        flush_folder(target.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if lock is not None:
@@ -148,7 +148,7 @@ def _is_abandoned(folder: str) -> bool:
         os.close(lock)
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Make a new name in a folder reach the disk, on systems where folders can be opened."""
     if os.name == "nt":
         return

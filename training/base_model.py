@@ -34,8 +34,8 @@ NOISE_PROCESS = (
 class Base:
     """unet: float32, 8 -> 4 channels, on the CPU. vae: float32, frozen. text_embedding: (1, L, D).
 
-    scheduler_config: the DDIM scheduler of what is trained. vae_fingerprint: changes with the
-    VAE's weights and scaling factor.
+    prediction_type: what the base itself predicts. scheduler_config: the DDIM scheduler of what is
+    trained. vae_fingerprint: changes with the VAE's weights and scaling factor.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Base:
     unet: Any
     vae: Any
     text_embedding: Tensor
+    prediction_type: str
     scheduler_config: dict[str, Any]
     schedule: NoiseSchedule
     vae_fingerprint: str
@@ -86,9 +87,16 @@ def open_base(name: str, objective: str, zero_snr: bool) -> Base:
         )
     key = f"{fingerprint(vae_files.weights)}-{scaling}"
     return Base(
-        name, folder, unet, vae.requires_grad_(False), embedding, config,
-        NoiseSchedule.from_config(config), key,
-    )  # fmt: skip
+        name=name,
+        folder=folder,
+        unet=unet,
+        vae=vae.requires_grad_(False),
+        text_embedding=embedding,
+        prediction_type=str(stated.get("prediction_type", "epsilon")),  # diffusers' default
+        scheduler_config=config,
+        schedule=NoiseSchedule.from_config(config),
+        vae_fingerprint=key,
+    )
 
 
 def scheduler_config(base: dict[str, Any], objective: str, zero_snr: bool) -> dict[str, Any]:

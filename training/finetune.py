@@ -10,7 +10,7 @@ The U-Net learns to denoise the latent of the normalised depth map, given the la
 picture; the VAE and the text encoder stay frozen. OUTPUT becomes a complete checkpoint folder that
 `Marigold.from_pretrained` and `diffusers.MarigoldDepthPipeline` open; OUTPUT/run holds the states
 to resume from and the logs. Every default is the released recipe's; training/configs/ holds others
-as files. docs/training.md tells the whole way.
+as files. docs/training.md explains every step.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,8 +39,8 @@ from data_check import contact_sheet
 from diffusers.training_utils import EMAModel
 from objective import denoising_loss, end_to_end_loss, learning_rate_factor
 from recipe import read_recipe
-from release import write_fixed_parts, write_unet
-from run_setup import begin_folder, make_optimizer, start
+from release import check_written, damage, write_fixed_parts, write_unet
+from run_setup import make_optimizer, output_folder, start
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -48,6 +49,7 @@ from validation import validate, validation_samples
 
 from marigold_core import Marigold
 from marigold_core.errors import MarigoldError
+from marigold_core.files import exit_on_sigterm
 from marigold_core.memory import is_out_of_memory
 
 # After so many steps in a row without a finite loss the weights are past saving.
@@ -60,14 +62,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_data(recipe)
         return
 
-    # Set up: one or many processes, the networks
     accelerator, accumulation = start(recipe)
-    device, main_process = accelerator.device, accelerator.is_main_process
     base = open_base(recipe.base, recipe.objective, recipe.zero_snr)
-    if main_process:
-        begin_folder(recipe, base.folder)
-    accelerator.wait_for_everyone()
+    with output_folder(recipe, base.folder, accelerator):
+        train(recipe, accelerator, accumulation, base)
+
+
+def train(recipe: Any, accelerator: Accelerator, accumulation: int, base: Base) -> None:
+    """The whole run, from the data to the final checkpoint. Raises MarigoldError without one."""
+    device, main_process = accelerator.device, accelerator.is_main_process
     run = recipe.output / "run"
+    wanted = base.scheduler_config["prediction_type"]
+    if base.prediction_type != wanted:
+        accelerator.print(
+            f"{recipe.base} predicts {base.prediction_type}; this run trains it to predict "
+            f"{wanted}, which takes longer than from a base that does."
+        )
     base.vae.to(device)
     text_embedding = base.text_embedding.to(device)
     schedule = base.schedule.to(device)
@@ -78,14 +88,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         for spec, variants in zip(recipe.data, recipe.variants, strict=True)
     ]
     batches = LatentBatches(caches, recipe.weights, recipe.seed, recipe.micro_batch, recipe.flip)
-    # A sharded network runs in all processes or in none.
+    # A sharded network needs all processes.
     validates = main_process or accelerator.distributed_type == DistributedType.FSDP
     samples = validation_samples(recipe) if validates else {}
-    # What no step needs makes room on the device.
+    # A step of the other objectives needs no VAE: its memory is better used.
     idle = device if recipe.objective == "e2e" else torch.device("cpu")
     base.vae.to(idle)
 
-    # The U-Net and its optimiser, where they stopped
+    # The U-Net and its optimiser, as the newest state has them
     set_dropout(base.unet, recipe.dropout)
     if recipe.lora_rank:
         add_lora(base.unet, recipe.lora_rank, recipe.seed)
@@ -101,13 +111,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         ema.to(device)
     progress: dict[str, Any] = resumed or {"step": 0, "best": None}
     step = progress["step"]
-    if main_process and not resumed:
-        try:
-            write_fixed_parts(recipe.output, base, recipe)
-        except (OSError, SafetensorError) as error:
-            raise MarigoldError(f"{recipe.output} cannot be written: {error}") from error
+    if main_process:
+        prepare_output(recipe, base, progress, bool(resumed))
     tracker = Tracker(recipe, run / "logs", main_process, step)
-    accelerator.print(f"{recipe.output}: {'goes on after' if resumed else 'starts at'} step {step}")
+    accelerator.print(
+        f"{recipe.output}: {'continues after' if resumed else 'starts at'} step {step}"
+    )
 
     def loss_of(batch: LatentBatch) -> Tensor:
         if recipe.dropout:
@@ -135,8 +144,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             generator=noise_generator(recipe.seed, batch.number, device),
         )
 
-    def publish() -> None:
-        """Validate, and make OUTPUT the U-Net of now if it is the one to give away."""
+    def publish() -> str | None:
+        """Validate, and write the U-Net to OUTPUT if it is the one to keep; why it could not."""
         base.vae.to(device)
         with averaged(ema, trained):
             engine = marigold(accelerator, unet, base, text_embedding, recipe.objective)
@@ -145,19 +154,24 @@ def main(argv: Sequence[str] | None = None) -> None:
             weights = plain_weights(accelerator.get_state_dict(unet))
         base.vae.to(idle)
         if not main_process:
-            return
+            return None
+        if found.problem:
+            tqdm.write(f"step {step}: {found.problem}")
+        if not found.finite or not all(bool(w.isfinite().all()) for w in weights.values()):
+            return "its weights, or what they predict, are not finite"
         for data, values in found.metrics.items():
             shown = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
             tqdm.write(f"step {step}, {data}: {shown}")
             tracker.numbers(step, {f"val/{data}/{k}": v for k, v in values.items()})
         tracker.pictures(step, found.pictures)
-        error = found.error
-        better = error is not None and (progress["best"] is None or error < progress["best"])
-        if better or not samples or recipe.select == "last":
+        error, best = found.error, progress["best"]
+        better = best is None or (error is not None and error < best)
+        if better or recipe.select == "last":
             counts = dict(zip(recipe.data, map(len, caches), strict=True))
             write_unet(recipe.output, weights, base, recipe, step, found.metrics, counts)
         if better:
             progress["best"] = error
+        return None
 
     # Train
     numbers = micro_batch_numbers(
@@ -168,6 +182,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         loader = batches.again(numbers)
     bar = tqdm(initial=step, total=recipe.steps, desc="steps", disable=not main_process)
     bad, finite, value, first = 0, True, math.nan, math.nan
+    unpublished = unsaved = None  # why the newest checkpoint, or state, is not on the disk
     while step < recipe.steps:
         rate = recipe.learning_rate * learning_rate_factor(step, recipe.warmup, recipe.decay_steps)
         for group in optimizer.param_groups:
@@ -207,24 +222,30 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
             if bad == BAD_STEPS:
                 raise MarigoldError(
-                    f"The loss was not finite {bad} steps in a row, so the run stops at step "
-                    f"{step}; {kept(run)}. Try a lower --learning-rate, --max-grad-norm 1, or "
-                    "--mixed-precision no."
+                    f"The run has diverged: its loss was not finite {bad} steps in a row, so it "
+                    f"stops at step {step}; {kept(run)}. Try a lower --learning-rate, "
+                    "--max-grad-norm 1, or --mixed-precision no."
                 )
-        if step % recipe.val_every == 0 or step == recipe.steps:
-            attempt(publish, f"step {step}: {recipe.output} was not renewed")
-        if (step % recipe.save_every == 0 or step == recipe.steps) and not bad:
-            problem = save_state(accelerator, run, step, recipe, progress, ema)
-            if problem and main_process:
-                tqdm.write(f"step {step}: no state was written ({problem}); {kept(run)}")
+        last = step == recipe.steps
+        if step % recipe.val_every == 0 or last:
+            unpublished = attempt(publish)
+            if unpublished:
+                tqdm.write(f"step {step}: {recipe.output} was not updated ({unpublished})")
+        if (step % recipe.save_every == 0 and not bad) or last:
+            unsaved = save_state(accelerator, run, step, recipe, progress, ema)
+            if unsaved and main_process:
+                tqdm.write(f"step {step}: no state was written ({unsaved}); {kept(run)}")
     bar.close()
     tracker.close()
     if recipe.overfit_one_batch:
         accelerator.print(f"one batch: the loss went from {first:.4f} to {value:.4f}")
     accelerator.end_training()
-    if not (recipe.output / "model_index.json").is_file():
-        raise MarigoldError(f"{recipe.output} could not be written; {kept(run)}.")
-    accelerator.print(f"wrote {recipe.output}")
+    if main_process:
+        for problem, what in ((unpublished, recipe.output), (unsaved, "the last state")):
+            if problem:
+                raise MarigoldError(f"{what} could not be written ({problem}); {kept(run)}.")
+        check_written(recipe.output)
+        print(f"wrote {recipe.output}")
 
 
 def marigold(
@@ -250,7 +271,7 @@ def decode(accelerator: Accelerator, base: Base, latent: Tensor) -> Tensor:
 
 @contextmanager
 def averaged(ema: EMAModel | None, trained: list[nn.Parameter]) -> Iterator[None]:
-    """Inside, the U-Net has its averaged weights, where there are any."""
+    """Inside the block the U-Net has its averaged weights, where there are any."""
     if ema is None:
         yield
         return
@@ -262,20 +283,34 @@ def averaged(ema: EMAModel | None, trained: list[nn.Parameter]) -> Iterator[None
         ema.restore(trained)
 
 
-def attempt(action: Callable[[], None], failure: str) -> None:
-    """A disk that refuses stops no run: what was on it before stays whole."""
+def attempt(action: Callable[[], str | None]) -> str | None:
+    """Why the action failed, or None. A full disk stops no run: what was on it before stays."""
     try:
-        action()
+        return action()
     except (OSError, SafetensorError) as error:
-        tqdm.write(f"{failure} ({error}); the run goes on, free some space.")
+        return str(error)
 
 
-def kept(run: Any) -> str:
+def prepare_output(recipe: Any, base: Base, progress: dict[str, Any], resumed: bool) -> None:
+    """Write what training does not change, unless an earlier part of the run has, undamaged."""
+    problem = damage(recipe.output) if resumed else None
+    if problem:
+        print(f"{recipe.output} is damaged ({problem}); it is written again, its U-Net after the "
+              "next validation")  # fmt: skip
+        progress["best"] = None  # the U-Net that it belonged to may be lost
+    if problem or not resumed:
+        try:
+            write_fixed_parts(recipe.output, base, recipe)
+        except (OSError, SafetensorError) as error:
+            raise MarigoldError(f"{recipe.output} cannot be written: {error}") from error
+
+
+def kept(run: Path) -> str:
     """What is safe, for a message."""
     found = states(run)
     if not found:
         return "no state was written before it"
-    return f"{found[-1]} is complete, and --resume goes on from there"
+    return f"{found[-1]} is complete, and --resume continues from it"
 
 
 def check_data(recipe: Any) -> None:
@@ -296,12 +331,13 @@ def check_data(recipe: Any) -> None:
 
 
 if __name__ == "__main__":
+    exit_on_sigterm()
     try:
         main()
     except MarigoldError as error:
         sys.exit(f"finetune: {error}")
     except KeyboardInterrupt:
-        sys.exit("finetune: stopped; --resume goes on from the last complete state")
+        sys.exit("finetune: stopped; --resume continues from the last complete state")
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -102,7 +102,7 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
     recipe.add_argument("--seed", type=int, default=2024)
 
     run = parser.add_argument_group("run")
-    run.add_argument("--resume", action=switch, default=False, help="go on from what is in OUTPUT")
+    run.add_argument("--resume", action=switch, default=False, help="continue what is in OUTPUT")
     run.add_argument(
         "--mixed-precision",
         choices=("no", "bf16", "fp16"),
@@ -112,7 +112,7 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
     run.add_argument("--cpu", action=switch, default=False, help="even where there is a GPU")
     run.add_argument("--val-every", type=int, default=500, help="steps")
     run.add_argument("--save-every", type=int, default=500, help="steps between states to resume")
-    run.add_argument("--keep", type=int, default=1, help="states kept, the newest")
+    run.add_argument("--keep", type=int, default=2, help="states kept, the newest")
     run.add_argument("--select", choices=("best", "last"), default="best", help="what OUTPUT holds")
     run.add_argument("--tensorboard", action=switch, default=True, help="logs in OUTPUT/run/logs")
     run.add_argument("--wandb", metavar="PROJECT", help="log to Weights & Biases as well")

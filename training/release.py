@@ -1,7 +1,8 @@
-"""The checkpoint that a run gives away: a complete folder in diffusers' layout, with a model card.
+"""The checkpoint that a run publishes: a complete folder in diffusers' layout, with a model card.
 
 The parts that training does not change are written once; after that only the U-Net's one weight
-file and the card are replaced, each by a rename, so that the folder is whole at every moment.
+file and the card are replaced, each by a rename, so that the folder is whole at every moment. Its
+`SHA256SUMS` lists everything that decides a result: not the card, which its owner may edit.
 """
 
 from __future__ import annotations
@@ -17,8 +18,18 @@ from base_model import Base
 from safetensors.torch import save_file
 from torch import Tensor
 
+from marigold_core.checkpoints.checksums import (
+    FILE_NAME,
+    damaged_files,
+    is_hidden,
+    read_checksums,
+    verify_checksums,
+    write_checksums,
+)
 from marigold_core.checkpoints.empty_prompt import FILE_NAME as EMBEDDING_FILE
+from marigold_core.checkpoints.inspection import inspect_checkpoint
 from marigold_core.checkpoints.weights import find_weights
+from marigold_core.errors import CheckpointError
 from marigold_core.files import atomic_path, copy_file
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -128,7 +139,10 @@ def write_unet(
 ) -> None:
     """The U-Net as it is now, and the card that goes with it."""
     dtype = getattr(torch, recipe.save_dtype)
-    save(folder / "unet" / WEIGHTS, {k: v.to(dtype) for k, v in weights.items()})
+    with atomic_path(folder / "unet" / WEIGHTS) as temporary:
+        save_file({k: v.to(dtype) for k, v in weights.items()}, temporary, {"format": "pt"})
+        # Until all files are replaced, no list of checksums is better than a wrong one.
+        (folder / FILE_NAME).unlink(missing_ok=True)
     private = ("base", "output", "cache", "config")
     values = {k: v for k, v in vars(recipe).items() if k not in private}
     # Data folders by kind alone: where they lie on this machine is nobody's business.
@@ -138,6 +152,36 @@ def write_unet(
     with atomic_path(folder / "README.md") as path:
         path.write_text(model_card(folder.name, base, values, steps, metrics, samples), "utf-8")
     write_json(folder / "model_index.json", model_index(recipe))
+    list_checksums(folder)
+
+
+def list_checksums(folder: Path) -> None:
+    own = ("run", "README.md")
+    write_checksums(
+        folder,
+        (
+            path
+            for path in folder.rglob("*")
+            if path.relative_to(folder).parts[0] not in own
+            and not is_hidden(path.relative_to(folder))
+        ),
+    )
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with the files that an earlier part of the run wrote; None if nothing is."""
+    try:
+        damaged = damaged_files(folder, read_checksums(folder) or {})
+    except CheckpointError as error:
+        return str(error)
+    return ", ".join(damaged) or None
+
+
+def check_written(folder: Path) -> None:
+    """Open the finished checkpoint again. Raises CheckpointError where it is not whole."""
+    inspect_checkpoint(folder)
+    if verify_checksums(folder) is None:  # a run was killed while it replaced files
+        list_checksums(folder)
 
 
 def model_card(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from accelerate import Accelerator, DistributedType
 from accelerate.utils import InitProcessGroupKwargs, set_seed
 from checkpointing import clean, states
+from filelock import FileLock, Timeout
 from torch import nn
 
 from marigold_core.errors import MarigoldError
@@ -43,15 +45,15 @@ def start(recipe: Any) -> tuple[Accelerator, int]:
     except ValueError as error:  # half precision that this machine does not have
         raise MarigoldError(f"{' '.join(str(error).split())}") from error
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        # DeepSpeed asks for it when no data loader of accelerate's is there to tell it.
+        # DeepSpeed needs it where accelerate has no data loader to read it from.
         plugin = accelerator.state.deepspeed_plugin
         plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = recipe.micro_batch
     sharded = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
     if recipe.ema and sharded:
         raise MarigoldError("--ema does not go with FSDP or DeepSpeed; use --ema 0.")
-    # For the card, and for a resumed run to agree on, whoever chose it.
+    # accelerate's own configuration may have chosen it; the card and a resumed run need it.
     recipe.mixed_precision = accelerator.mixed_precision
-    # accelerate tells of every file it writes.
+    # accelerate logs every file it writes.
     logging.getLogger("accelerate").setLevel(logging.ERROR)
     set_seed(recipe.seed)
     return accelerator, share // processes
@@ -62,17 +64,44 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def begin_folder(recipe: Any, base: Path) -> None:
-    """Make OUTPUT, and refuse to write over another run, or over what is no run at all."""
-    output: Path = recipe.output
+@contextmanager
+def output_folder(recipe: Any, base: Path, accelerator: Accelerator) -> Iterator[None]:
+    """Make OUTPUT, and keep other runs out of it until the block ends.
+
+    Raises MarigoldError rather than write over another run, or over what is no run at all.
+    """
+    lock = None
+    if accelerator.is_main_process:
+        begin_folder(recipe.output, base, recipe.resume)
+        lock = FileLock(recipe.output / "run" / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise MarigoldError(
+                f"Another run is writing to {recipe.output}; wait for its end, or name another "
+                "--output."
+            ) from None
+        except NotImplementedError:  # a network file system without locks
+            lock = None
+        clean(recipe.output / "run")
+    accelerator.wait_for_everyone()
+    try:
+        yield
+    finally:
+        if lock:
+            lock.release()
+
+
+def begin_folder(output: Path, base: Path, resume: bool) -> None:
     run = output / "run"
     if output.exists() and output.resolve() == base.resolve():
         raise MarigoldError(f"--output {output} is the base itself; name another folder.")
     found = states(run)
-    if found and not recipe.resume:
+    if found and not resume:
         step = int(found[-1].name.split("-")[1])
         raise MarigoldError(
-            f"{output} holds a run at step {step}; add --resume to go on, or name another --output."
+            f"{output} holds a run at step {step}; add --resume to continue it, or name another "
+            "--output."
         )
     if output.is_dir() and any(output.iterdir()) and not run.is_dir():
         raise MarigoldError(
@@ -82,7 +111,6 @@ def begin_folder(recipe: Any, base: Path) -> None:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MarigoldError(f"{output} cannot be made: {error.strerror}.") from error
-    clean(run)
 
 
 def make_optimizer(recipe: Any, trained: Sequence[nn.Parameter]) -> torch.optim.Optimizer:

@@ -21,16 +21,21 @@ from release import public_name
 
 from marigold_core import Marigold
 from marigold_core.cli.comparison import side_by_side
+from marigold_core.errors import MarigoldError
+from marigold_core.memory import is_out_of_memory, release_memory
 
 SHOWN = 4  # pictures of each data set
 
 
 class Validation(NamedTuple):
     """metrics: data set -> metric -> mean. pictures: (H, W, 3) uint8, one a shown sample: input,
-    truth, prediction, error (white is a quarter of the depth range)."""
+    truth, prediction, error (white is a quarter of the depth range). problem: why there are no
+    metrics. finite: False where a prediction was not."""
 
     metrics: dict[str, dict[str, float]]
     pictures: dict[str, np.ndarray]
+    problem: str | None = None
+    finite: bool = True
 
     @property
     def error(self) -> float | None:
@@ -41,7 +46,7 @@ class Validation(NamedTuple):
 def validation_samples(recipe: Any) -> dict[str, list[Sample]]:
     """Usable samples of each of --val-data, evenly over it; without it, of the first of --data.
 
-    A data set that gives no split away for validation is no error: the run goes without.
+    A data set without a split for validation is no error: the run is then not validated.
     """
     chosen: dict[str, list[Sample]] = {}
     specs = recipe.val_data
@@ -73,8 +78,8 @@ def validation_samples(recipe: Any) -> dict[str, list[Sample]]:
 
 
 def validation_split(spec: str, trained_on: Sequence[str]) -> str:
-    """ "val"; but a folder that nothing is trained on, and that says nothing of splits, validates
-    whole."""
+    """The split to validate on: "val", or "all" for a folder that is not trained on and has no
+    splits of its own."""
 
     def place(name: str) -> Path:
         return Path(name.partition(":")[2]).resolve()  # however it is spelled
@@ -86,28 +91,47 @@ def validation_split(spec: str, trained_on: Sequence[str]) -> str:
 
 
 def validate(marigold: Marigold, samples: Mapping[str, Sequence[Sample]], seed: int) -> Validation:
-    """Run over {data set: samples}. Every call draws the same noise for the same sample."""
+    """Run over {data set: samples}. Every call draws the same noise for the same sample.
+
+    A prediction that is not finite, or does not fit in memory, ends it with a `problem`: neither
+    is a reason to lose the run.
+    """
     metrics: dict[str, dict[str, float]] = {}
-    pictures = {}
+    pictures: dict[str, np.ndarray] = {}
     for data, chosen in samples.items():
         scores: list[Score] = []
         for number, sample in enumerate(chosen):
             rgb = sample.image.permute(1, 2, 0).numpy()
             depth, valid = sample.depth.numpy(), sample.valid.numpy()
-            generator = torch.Generator().manual_seed(seed + number)
-            prediction = marigold(
-                rgb,
-                num_inference_steps=1,
-                ensemble_size=1,
-                processing_resolution=0,
-                generator=generator,
-            ).depth
-            if not np.isfinite(prediction).all():
-                print(f"validation: the depth of {sample.name} is not finite")
-                return Validation({}, {})
+            failed = None
+            try:
+                prediction = marigold(
+                    rgb,
+                    num_inference_steps=1,
+                    ensemble_size=1,
+                    processing_resolution=0,
+                    generator=torch.Generator().manual_seed(seed + number),
+                ).depth
+            except (MarigoldError, RuntimeError, MemoryError) as error:
+                failed = failure(error, sample)
+            if failed:  # outside the except block, whose traceback keeps the tensors alive
+                release_memory()
+                return failed
             scores.append(score(prediction, depth, valid))
             if number < SHOWN:
                 pictures[f"{data}/{number}"] = side_by_side(rgb, prediction, depth, valid)
         mean = mean_score(scores)
         metrics[data] = {"AbsRel": mean.abs_rel, "delta1": mean.delta1, "RMSE": mean.rmse}
     return Validation(metrics, pictures)
+
+
+def failure(error: Exception, sample: Sample) -> Validation:
+    """A validation without metrics. Raises what says nothing about this sample or the weights."""
+    height, width = sample.depth.shape
+    if is_out_of_memory(error) or (error.__cause__ and is_out_of_memory(error.__cause__)):
+        return Validation({}, {}, f"no memory to validate {sample.name} ({width} x {height} "
+                          "pixels); set --resolution, or validate smaller pictures")  # fmt: skip
+    if not isinstance(error, MarigoldError):
+        raise error
+    return Validation({}, {}, f"the depth of {sample.name} is not finite: the run diverges; try a "
+                      "lower --learning-rate or --max-grad-norm 1", finite=False)  # fmt: skip

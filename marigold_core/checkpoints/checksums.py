@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from ..errors import CheckpointError
@@ -44,6 +44,18 @@ def verify_checksums(folder: Path) -> int | None:
     listed = read_checksums(folder)
     if listed is None:
         return None
+    damaged = damaged_files(folder, listed)
+    if damaged:
+        more = f" and {len(damaged) - 3} more" if len(damaged) > 3 else ""
+        raise CheckpointError(
+            f"{folder} is not what its {FILE_NAME} lists: {', '.join(damaged[:3])}{more}; "
+            "copy or download it again."
+        )
+    return len(listed)
+
+
+def damaged_files(folder: Path, listed: Mapping[str, str]) -> list[str]:
+    """Of the files listed, those that are missing or differ: "unet/config.json has changed"."""
     damaged = []
     for name, digest in listed.items():
         file = folder / name
@@ -54,13 +66,7 @@ def verify_checksums(folder: Path) -> int | None:
                 damaged.append(f"{name} has changed")
         except OSError as error:
             damaged.append(f"{name} cannot be read ({error.strerror or error})")
-    if damaged:
-        more = f" and {len(damaged) - 3} more" if len(damaged) > 3 else ""
-        raise CheckpointError(
-            f"{folder} is not what its {FILE_NAME} lists: {', '.join(damaged[:3])}{more}; "
-            "copy or download it again."
-        )
-    return len(listed)
+    return damaged
 
 
 def read_checksums(folder: Path) -> dict[str, str] | None:

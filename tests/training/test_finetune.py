@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from argparse import Namespace
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,8 +19,12 @@ resource = pytest.importorskip("resource", reason="the full disk is played with 
 import checkpointing  # noqa: E402
 import finetune  # noqa: E402
 from accelerate.state import AcceleratorState, GradientState  # noqa: E402
+from diffusers import AutoencoderKL  # noqa: E402
+from filelock import FileLock, Timeout  # noqa: E402
+from run_setup import output_folder  # noqa: E402
 
 from marigold_core import Marigold  # noqa: E402
+from marigold_core.checkpoints.checksums import verify_checksums  # noqa: E402
 from marigold_core.errors import MarigoldError  # noqa: E402
 
 
@@ -64,7 +69,7 @@ def test_a_run_writes_a_checkpoint_that_opens_everywhere(whole):
     from diffusers import MarigoldDepthPipeline
 
     assert {p.name for p in whole.iterdir()} == {
-        "README.md", "model_index.json", "recipe.json", "run",
+        "README.md", "SHA256SUMS", "model_index.json", "recipe.json", "run",
         "scheduler", "text_encoder", "tokenizer", "unet", "vae",
     }  # fmt: skip
     assert not list(whole.glob("*/*.bin"))
@@ -135,7 +140,8 @@ def test_a_run_that_is_killed_goes_on_from_the_last_complete_state(
     assert [p.name for p in checkpointing.states(output / "run")] == ["state-00000002"]
     train(flags(base, pictures, output, *SIX, "--resume"))
     assert_identical(output, whole)
-    assert [p.name for p in (output / "run").glob("*-*")] == ["state-00000006"]
+    left = sorted(p.name for p in (output / "run").glob("*-*"))
+    assert left == ["state-00000004", "state-00000006"]
 
 
 @contextmanager
@@ -149,14 +155,126 @@ def files_may_not_grow_beyond(size: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+def test_two_runs_in_one_folder_are_refused(base, pictures, tmp_path, monkeypatch):
+    output = tmp_path / "run"
+    real, second = finetune.denoising_loss, []
+
+    def starts_another(*arguments, **named):
+        if not second:
+            second.append(1)
+            lock = FileLock(output / "run" / "lock")
+            with pytest.raises(Timeout):
+                lock.acquire(timeout=0)
+            recipe = Namespace(output=output, resume=True)
+            with pytest.raises(MarigoldError, match="Another run is writing to"):
+                with output_folder(recipe, base, Namespace(is_main_process=True)):
+                    pass
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(finetune, "denoising_loss", starts_another)
+    train(flags(base, pictures, output, "--steps", 1))
+    assert second
+    train(flags(base, pictures, output, "--steps", 2, "--resume"))
+
+
+@pytest.mark.parametrize(
+    "file", ["vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors",
+             "unet/diffusion_pytorch_model.safetensors"]
+)  # fmt: skip
+def test_a_checkpoint_that_a_power_cut_zeroed_is_written_again(
+    base, pictures, whole, tmp_path, file, capsys
+):
+    output = tmp_path / "run"
+    train(flags(base, pictures, output, *SIX, "--steps", 2))
+    damaged = output / file
+    damaged.write_bytes(bytes(damaged.stat().st_size))
+    train(flags(base, pictures, output, *SIX, "--resume"))
+    assert f"{file} has changed" in capsys.readouterr().out
+    for path in ("vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"):
+        assert (output / path).read_bytes() == (whole / path).read_bytes()
+    assert_identical(output, whole)
+    assert verify_checksums(output) == verify_checksums(whole)
+
+
+def test_a_validation_that_runs_out_of_memory_does_not_end_the_run(
+    base, pictures, tmp_path, monkeypatch, capsys
+):
+    def too_large(self, pixels):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Marigold, "encode", too_large)
+    output = tmp_path / "run"
+    train(flags(base, pictures, output, "--steps", 2, "--val-every", 1))
+    said = capsys.readouterr().out
+    assert "step 1: no memory to validate" in said
+    assert f"wrote {output}" in said
+    assert json.loads((output / "recipe.json").read_text())["steps_done"] == 2  # the newest
+
+
+@pytest.mark.parametrize("select", ["best", "last"])
+def test_a_validation_that_is_not_finite_does_not_end_the_run(
+    base, pictures, tmp_path, monkeypatch, capsys, select
+):
+    """The weights of before stay published, and nothing says that a download was damaged."""
+    output, calls = tmp_path / "run", []
+    real = AutoencoderKL.decode
+
+    def overflows(self, latents, *arguments, **named):
+        calls.append(1)
+        found = real(self, latents, *arguments, **named)
+        return (found[0] * (torch.nan if len(calls) == 2 else 1),)
+
+    monkeypatch.setattr(AutoencoderKL, "decode", overflows)
+    more = ["--steps", 6, "--val-every", 2, "--save-every", 2, "--select", select]
+    train(flags(base, pictures, output, *more))
+    said = capsys.readouterr().out
+    assert "is not finite: the run diverges; try a lower --learning-rate" in said
+    assert f"step 4: {output} was not updated" in said
+    assert "download" not in said
+    assert f"wrote {output}" in said
+
+
+def test_weights_that_are_not_finite_are_not_published(base, pictures, tmp_path, monkeypatch):
+    output, last = tmp_path / "run", ["--select", "last"]
+    train(flags(base, pictures, output, "--steps", 2, *last))
+    before = weights(output)
+    real = finetune.plain_weights
+
+    def broken(state):
+        found = real(state)
+        found["conv_in.bias"][0] = torch.inf
+        return found
+
+    monkeypatch.setattr(finetune, "plain_weights", broken)
+    with pytest.raises(MarigoldError, match="not finite.*state-00000004 is complete"):
+        train(flags(base, pictures, output, "--steps", 4, "--resume", *last))
+    assert all(torch.equal(before[name], weight) for name, weight in weights(output).items())
+
+
+def test_a_base_that_predicts_noise_is_said_to_learn_velocity(base, pictures, tmp_path, capsys):
+    other = tmp_path / "base"
+    shutil.copytree(base, other)
+    config = other / "scheduler" / "scheduler_config.json"
+    stored = json.loads(config.read_text()) | {"prediction_type": "epsilon"}
+    stored["rescale_betas_zero_snr"] = False
+    config.write_text(json.dumps(stored))
+    train(flags(other, pictures, tmp_path / "run", "--steps", 1))
+    assert "predicts epsilon; this run trains it to predict v_prediction" in capsys.readouterr().out
+    train(flags(base, pictures, tmp_path / "plain", "--steps", 1))
+    assert "this run trains it to predict" not in capsys.readouterr().out
+
+
 def test_a_disk_that_refuses_loses_nothing(base, pictures, whole, tmp_path, capfd):
     output = tmp_path / "run"
     train(flags(base, pictures, output, *SIX, "--steps", 2))
     before = weights(output)
+    capfd.readouterr()
     with files_may_not_grow_beyond(50_000):
-        train(flags(base, pictures, output, *SIX, "--resume", "--steps", 4))
+        with pytest.raises(MarigoldError, match="could not be written .*state-00000002 is comple"):
+            train(flags(base, pictures, output, *SIX, "--resume", "--steps", 4))
     said = capfd.readouterr().out
-    assert f"step 4: {output} was not renewed" in said
+    assert "wrote" not in said
+    assert f"step 4: {output} was not updated" in said
     assert "step 4: no state was written" in said
     assert "state-00000002 is complete" in said
     after = weights(output)
@@ -232,15 +350,25 @@ def test_a_run_without_a_finite_loss_stops_and_says_what_is_safe(
     assert all(torch.isfinite(weight).all() for weight in state.values())
 
 
+@pytest.mark.parametrize("damaged", ["half", "bit", "zeros"])
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.bin", "state.json"])
-def test_a_damaged_state_is_named_and_the_one_before_serves(base, pictures, whole, tmp_path, file):
+def test_a_damaged_state_is_named_and_the_one_before_serves(
+    base, pictures, whole, tmp_path, file, damaged
+):
     output = tmp_path / "run"
-    train(flags(base, pictures, output, *SIX, "--keep", 2, "--steps", 4))
+    train(flags(base, pictures, output, *SIX, "--steps", 4))
     state = output / "run" / "state-00000004"
-    content = (state / file).read_bytes()
-    (state / file).write_bytes(content[: len(content) // 2])
-    again = flags(base, pictures, output, *SIX, "--keep", 2, "--resume")
-    with pytest.raises(MarigoldError, match="state-00000004 cannot be read .* delete it"):
+    content = bytearray((state / file).read_bytes())
+    middle = len(content) // 2
+    if damaged == "half":
+        content = content[:middle]
+    elif damaged == "bit":
+        content[middle] ^= 1
+    else:
+        content = bytearray(len(content))
+    (state / file).write_bytes(content)
+    again = flags(base, pictures, output, *SIX, "--resume")
+    with pytest.raises(MarigoldError, match="state-00000004 cannot be read .*from state-00000002"):
         train(again)
     shutil.rmtree(state)
     train(again)
@@ -275,6 +403,7 @@ def test_a_run_from_before_an_option_goes_on_with_its_default(base, pictures, tm
     content = json.loads(file.read_text())
     del content["recipe"]["dropout"]
     file.write_text(json.dumps(content))
+    (file.parent / "SHA256SUMS").unlink()  # which states of then have not, either
     with pytest.raises(MarigoldError, match="dropout was 0.0, now 0.2"):
         train(flags(base, pictures, output, "--steps", 2, "--resume", "--dropout", 0.2))
     train(flags(base, pictures, output, "--steps", 2, "--resume"))

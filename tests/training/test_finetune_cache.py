@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from training_runs import build_base, build_pictures
 
 pytest.importorskip("accelerate", reason="training needs the extra [train]")
@@ -143,11 +144,48 @@ def test_another_vae_other_data_or_another_kind_is_another_cache(base, pictures,
     assert folder() != first
 
 
-def test_a_file_that_is_gone_is_named(base, pictures, tmp_path):
+@pytest.mark.parametrize("damage", ["gone", "bit", "zeros", "half"])
+@pytest.mark.parametrize("flipped", [False, True])
+def test_a_damaged_file_is_named_and_encoded_again(base, pictures, tmp_path, damage, flipped):
     cache = filled(base, pictures, tmp_path / "cache")
-    sample_file(cache.folder, 0).unlink()
-    with pytest.raises(MarigoldError, match="delete the folder"):
-        cache[0]
+    before = cache[0, flipped]
+    file = sample_file(cache.folder, 0)
+    content = bytearray(file.read_bytes())
+    with safe_open(str(file), "pt") as opened:
+        size = opened.get_slice("depth").get_shape()
+    if damage == "bit":  # in the last tensors: image and depth lie before the masks
+        header = 8 + int.from_bytes(content[:8], "little")
+        content[header + (2 if flipped else 0) * size[1] * size[2] * size[3] * 2] ^= 1
+    elif damage == "zeros":
+        content = bytearray(len(content))
+    file.unlink()
+    if damage != "gone":
+        file.write_bytes(content[: len(content) // 2] if damage == "half" else content)
+    with pytest.raises(MarigoldError, match=f"{file.name} is damaged .*encodes it again"):
+        cache[0, flipped]
+    file.unlink(missing_ok=True)
+    (cache.folder / "index.json").unlink()
+    again = filled(base, pictures, tmp_path / "cache")
+    assert torch.equal(again[0, flipped].depth, before.depth)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"left_out": {}, "samples": [[1, 2]]}', '{"left_out": 1}']
+)
+def test_a_damaged_list_of_latents_is_named(base, pictures, tmp_path, content):
+    folder = filled(base, pictures, tmp_path / "cache").folder
+    (folder / "index.json").write_text(content)
+    with pytest.raises(MarigoldError, match=r"index\.json is damaged .*delete it"):
+        LatentCache(folder)
+
+
+def test_a_damaged_note_is_written_again(base, pictures, tmp_path):
+    np.save(pictures / "depth" / "01.npy", np.full((64, 64), 2, np.float32))
+    cache = filled(base, pictures, tmp_path / "cache")
+    assert list(cache.left_out) == ["01"]
+    note = next(cache.folder.glob("*/*.json"))
+    note.write_text('{"name"')
+    assert filled(base, pictures, tmp_path / "cache").left_out == cache.left_out
 
 
 def test_a_micro_batch_is_the_same_whoever_asks_for_it_and_flips_half_the_time(

@@ -1,15 +1,16 @@
 """The latents of a data set on disk, so that no training step runs the VAE's encoder.
 
-One safetensors file a sample, written whole or not at all: caching goes on where it stopped, and a
-sample that cannot be used has a note beside the others that says why. The folder's name is a
-fingerprint of the VAE, of the data and of this code's output; when one changes, so does the folder.
+One safetensors file for each sample, with a checksum that is compared when it is read. Files are
+written whole or not at all: caching continues where it stopped. A sample that cannot be used has a
+note in its place that says why. The folder's name is a fingerprint of the VAE, of the data and of
+this code's output; when one of them changes, so does the folder.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ from marigold_core.files import atomic_path
 from .latents import depth_target, encode, has_range, latent_mask
 from .sample import DataError, Sample, SampleDataset
 
-VERSION = 2  # of what stands in a file; raise it when that changes
+VERSION = 3  # of what stands in a file; raise it when that changes
 # What decides how a procedural scene looks.
 PROCEDURAL_SOURCES = ("render/procedural.py", "render/worlds.py", "data/scenes.py")
 
@@ -55,9 +56,15 @@ class LatentCache(Dataset[LatentSample]):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        index = json.loads((folder / "index.json").read_text())
-        self.left_out: dict[str, str] = index["left_out"]
-        self.samples: list[tuple[int, int, int]] = [tuple(row) for row in index["samples"]]
+        file = folder / "index.json"
+        try:
+            index = json.loads(file.read_text())
+            self.left_out: dict[str, str] = dict(index["left_out"])
+            self.samples = [(int(n), int(h), int(w)) for n, h, w in index["samples"]]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise MarigoldError(
+                f"{file} is damaged ({error}); delete it, and the next run writes it again."
+            ) from error
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -75,11 +82,13 @@ class LatentCache(Dataset[LatentSample]):
         try:
             with safe_open(str(file), "pt") as opened:
                 parts = {key: opened.get_slice(key)[int(flipped)] for key in opened.keys()}  # noqa: SIM118
-                name = opened.metadata()["name"]
-        except (SafetensorError, OSError, IndexError) as error:
+                name, checksums = (opened.metadata()[key] for key in ("name", "sha256"))
+            if checksum(parts) != checksums.split()[int(flipped)]:
+                raise OSError("its checksum differs")
+        except (SafetensorError, OSError, IndexError, KeyError, TypeError) as error:
             raise MarigoldError(
-                f"{file} cannot be read ({error}); delete the folder {self.folder}, and the next "
-                "run makes it anew."
+                f"{file} is damaged ({error}); delete it and index.json in {self.folder}, and the "
+                "next run encodes it again."
             ) from error
         empty = torch.empty(0)
         return LatentSample(
@@ -90,6 +99,14 @@ class LatentCache(Dataset[LatentSample]):
             parts.get("metres", empty).float(),
             parts.get("valid", empty).bool(),
         )
+
+
+def checksum(parts: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the tensors' bytes, in the order of their names."""
+    digest = hashlib.sha256()
+    for _, tensor in sorted(parts.items()):
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def sample_file(folder: Path, number: int) -> Path:
@@ -105,8 +122,8 @@ def cache_folder(
 
 
 def data_fingerprint(spec: str) -> str:
-    """Changes with the files of a data set (names, sizes, times; logs say nothing of it), or with
-    the scenes' code."""
+    """Changes with the files of a data set (names, sizes, times; not with logs), or with the code
+    that renders procedural scenes."""
     kind, _, where = spec.partition(":")
     digest = hashlib.sha256()
     if kind == "procedural":
@@ -158,28 +175,37 @@ def fill(
                 with atomic_path(file.with_suffix(".json")) as temporary:
                     temporary.write_text(json.dumps({"name": name, "reason": tensors}))
             else:
+                copies = range(2 if flip else 1)
+                each = ({k: v[i] for k, v in tensors.items()} for i in copies)
+                sums = " ".join(map(checksum, each))
                 with atomic_path(file) as temporary:
-                    save_file(tensors, temporary, metadata={"name": found.name})
+                    save_file(tensors, temporary, {"name": found.name, "sha256": sums})
         except (OSError, SafetensorError) as error:
             raise MarigoldError(
                 f"The latents of {dataset.name(number)} cannot be written to {folder}: {error}. "
-                "What is there stays; free space, or name another place with --cache."
+                "What is there is kept; free some space, or name another place with --cache."
             ) from error
     next(shown, None)
 
 
 def is_done(folder: Path, number: int) -> bool:
     file = sample_file(folder, number)
-    if file.with_suffix(".json").is_file():
-        return True
     try:
+        if file.with_suffix(".json").is_file():
+            return bool(read_note(file.with_suffix(".json")))
         return file.is_file() and bool(read_header(file))
-    except MarigoldError:  # damaged: written anew
+    except (MarigoldError, ValueError, KeyError, TypeError):  # damaged: it is written again
         return False
 
 
+def read_note(file: Path) -> tuple[str, str]:
+    """The sample's name, and why it is left out."""
+    note = json.loads(file.read_text())
+    return str(note["name"]), str(note["reason"])
+
+
 class Readable(Dataset[Any]):
-    """The chosen samples, or in their place one sentence that says why there is none."""
+    """The chosen samples, or in place of one that cannot be read the reason."""
 
     def __init__(self, dataset: SampleDataset, numbers: Sequence[int]) -> None:
         self.dataset, self.numbers = dataset, numbers
@@ -198,7 +224,8 @@ class Readable(Dataset[Any]):
 def encoded(
     sample: Sample, vae: Any, device: torch.device, flip: bool, metric: bool, invalid: str
 ) -> dict[str, Tensor] | str:
-    """What is kept of a sample, the mirrored one second; or why it cannot be used."""
+    """The tensors of a sample, (1, ...), or (2, ...) with the mirrored one second; or why it cannot
+    be used."""
     problem = unusable(sample, metric or invalid == "far")
     if problem:
         return problem
@@ -230,7 +257,7 @@ def mirrored(maps: Tensor, flip: bool) -> Tensor:
 
 
 def unusable(sample: Sample, whole: bool) -> str | None:
-    """Why this sample teaches nothing, or None. whole: single valid pixels are enough."""
+    """Why this sample cannot be trained on, or None. whole: single valid pixels are enough."""
     if not sample.valid.any():
         return f"{sample.name}: no pixel has a valid depth."
     if (
@@ -254,7 +281,7 @@ def write_index(folder: Path, count: int) -> None:
         if sample.is_file():
             samples.append([number, *read_header(sample)["image"].shape[-2:]])
         else:
-            note = json.loads(sample.with_suffix(".json").read_text())
-            left_out[note["name"]] = note["reason"]
+            name, left_out_because = read_note(sample.with_suffix(".json"))
+            left_out[name] = left_out_because
     with atomic_path(folder / "index.json") as temporary:
         temporary.write_text(json.dumps({"samples": samples, "left_out": left_out}))
