@@ -4,6 +4,7 @@
     python benchmarks/ensemble.py --members 3 5                   # a minute
     python benchmarks/ensemble.py --height 120 --width 160        # a quick look
     python benchmarks/ensemble.py --slow-once                     # one timed run where N >= 10
+    python benchmarks/ensemble.py --corruptions all               # all 30 families
 
 A member is a synthetic scene, corrupted, then scaled and shifted at random. The error is the RMSE
 to the scene after the best affine fit, closed form / paper / diffusers. The engines take turns on
@@ -166,7 +167,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="runs, each with its own scene")
     parser.add_argument("--scenes", type=int, default=8, help="small scenes for the mean error")
     parser.add_argument("--slow-once", action="store_true", help="one timed run where N >= 10")
-    parser.add_argument("--corruptions", nargs="+", default=CORRUPTIONS, choices=FAMILIES)
+    parser.add_argument(
+        "--corruptions", nargs="+", default=CORRUPTIONS, choices=("all", *FAMILIES), metavar="NAME"
+    )
     parser.add_argument("--device", default="cpu", help="where the maps lie: cpu, cuda, mps")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", EnsembleWarning)
@@ -186,9 +189,15 @@ def main() -> None:
     # One run of each outside the count: libraries load, threads start.
     for engine in ENGINES.values():
         engine(torch.rand(3, 32, 32, device=device))
+    corruptions = FAMILIES if "all" in arguments.corruptions else arguments.corruptions
+    rows = []
     for members in arguments.members:
-        for corruption in arguments.corruptions:
-            print(row(members, corruption, arguments, device), flush=True)
+        for corruption in corruptions:
+            rows.append(row(members, corruption, arguments, device))
+            print(rows[-1], flush=True)
+    print(
+        f"\nHigher than diffusers': {sum('higher' in line for line in rows)} of {len(rows)} rows."
+    )
 
 
 def row(members: int, corruption: str, arguments: argparse.Namespace, device: torch.device) -> str:

@@ -2,7 +2,8 @@
 
 Affine-invariant predictions d_i = a_i d + b_i + error share a shape but neither scale nor shift.
 Marigold (Ke et al. 2024, section 3.3) finds both by numeric descent on the pairwise differences;
-here they come from the members' N x N correlation matrix in one step.
+here they come from the members' N x N correlation matrix in one step, and a few rounds on a
+sample of the pixels make them robust.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 
 from ..errors import MarigoldError
-from .alignment import CONSTANT, agreement, loadings
+from .alignment import CONSTANT, closed_form_alignment
 from .inputs import as_maps, as_mask, check_invariance, named, warn
 from .merging import merge, moments
 from .paper import paper_alignment
@@ -36,7 +37,7 @@ def ensemble_depth(
     predictions: floating (N, h, w) or (N, 1, h, w), torch on any device or numpy; the results are
     of the same kind, float32 (h, w). One member comes back as it is, with uncertainty None.
 
-    method: "closed_form", or "paper" for the paper's objective from the min-max start. reduction:
+    method: "closed_form", or "paper" for the paper's objective (see `paper_alignment`). reduction:
     "median" (for even N the average of the two middle values) with the median absolute deviation
     as the uncertainty, or "mean" with the standard deviation (over N - 1, as in diffusers).
 
@@ -45,9 +46,10 @@ def ensemble_depth(
     divided by the same range. mask: bool (h, w), True = used; other pixels take no part in
     alignment and range, so they can fall outside [0, 1].
 
-    Members that are constant, not finite or (closed form) contradict the rest are left out with an
-    `EnsembleWarning`. When all are constant, their mean comes back, with uncertainty 0. Raises
-    MarigoldError on wrong shapes, a wrong word, an empty mask, or when no member is finite.
+    Members that are constant, not finite or (closed form) contradict the rest or are much noisier
+    are left out with an `EnsembleWarning`. When all are constant, their mean comes back, with
+    uncertainty 0. Raises MarigoldError on wrong shapes, a wrong word, an empty mask, or when no
+    member is finite.
     """
     if method not in ("closed_form", "paper"):
         raise MarigoldError(f'method is {method!r}; use "closed_form" or "paper".')
@@ -82,28 +84,24 @@ def ensemble_depth(
             depth = members[finite.to(members.device)].mean(0)
             return wrap(depth.reshape(height, width)), wrap(torch.zeros(height, width).to(depth))
 
-    scale, shift = torch.ones_like(mean), torch.zeros_like(mean)
-    if scale_invariant:
-        if method == "closed_form":
-            agree, tie = agreement(mean, covariance, kept)
-            left_out += named(kept & ~agree, "contradict the others")
-            left_out += named(tie, "contradict one another, with no majority; merged all the same")
-            kept = agree
+    if not scale_invariant:
+        scale, shift = torch.ones_like(mean), torch.zeros_like(mean)
+    elif method == "closed_form":
+        scale, shift, kept, reasons = closed_form_alignment(
+            used, mean, covariance, size, kept, shift_invariant
+        )
+        left_out += reasons
+    else:
+        scale, shift = torch.ones_like(mean), torch.zeros_like(mean)
         second = covariance if shift_invariant else covariance + torch.outer(mean, mean)
-        correlation = (second / torch.outer(size, size))[kept][:, kept]
-        if method == "closed_form":
-            scale[kept] = 1 / (size[kept] * loadings(correlation))
-            if shift_invariant:
-                shift = -scale * mean
-        else:
-            scale[kept], shift[kept] = paper_alignment(
-                used[kept.to(used.device)],
-                mean[kept],
-                size[kept],
-                correlation,
-                reduction,
-                shift_invariant,
-            )
+        scale[kept], shift[kept] = paper_alignment(
+            used[kept.to(used.device)],
+            mean[kept],
+            size[kept],
+            (second / torch.outer(size, size))[kept][:, kept],
+            reduction,
+            shift_invariant,
+        )
     warn(left_out)
 
     rows = kept.nonzero()[:, 0].tolist()

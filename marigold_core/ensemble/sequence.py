@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..errors import MarigoldError
-from .alignment import CONSTANT, fit
+from .alignment import CONSTANT, TO_DEVIATION
 from .inputs import as_maps, as_mask, check_invariance, named, warn
+from .merging import wide_dtype
+
+REWEIGHTING_ROUNDS = 5
 
 
 def align_to(
@@ -98,3 +102,37 @@ def align_sequence(
 
 def _single(value: Any) -> Any:
     return value[None] if getattr(value, "ndim", 0) == 2 else value
+
+
+def fit(x: Tensor, y: Tensor, shift_invariant: bool) -> tuple[float, float, float]:
+    """Scale and shift of x (P,) onto y (P,), and their correlation before reweighting.
+
+    Reweighting (Geman and McClure's, at twice the robust deviation) is symmetric in the residual of
+    a symmetric fit, so it does not favour either map. It is left out where the maps do not
+    correlate; a constant map keeps its scale.
+    """
+    x, y = x.to(wide_dtype(x)), y.to(wide_dtype(y))
+    weight = torch.ones_like(x)
+    correlation = scale = 1.0
+    shift = 0.0
+    for k in range(REWEIGHTING_ROUNDS + 1):
+        weight = weight / weight.sum()
+        mean_x, mean_y = float(weight @ x), float(weight @ y)
+        if not shift_invariant:
+            mean_x = mean_y = 0.0
+        centred_x, centred_y = x - mean_x, y - mean_y
+        size_x = float(weight @ centred_x.square()) ** 0.5
+        size_y = float(weight @ centred_y.square()) ** 0.5
+        flat_x, flat_y = size_x <= CONSTANT * abs(mean_x), size_y <= CONSTANT * abs(mean_y)
+        if flat_x or flat_y:
+            return scale, mean_y - scale * mean_x if shift_invariant else 0.0, correlation
+        scale = size_y / size_x
+        shift = mean_y - scale * mean_x
+        if k == 0:
+            correlation = float(weight @ (centred_x * centred_y)) / (size_x * size_y)
+            if correlation <= 0:
+                break
+        residual = (scale * x + shift - y).abs()
+        bound = (2 * TO_DEVIATION * residual.median()).clamp(min=1e-6 * size_y)
+        weight = (1 + (residual / bound).square()).square().reciprocal()
+    return scale, shift, correlation

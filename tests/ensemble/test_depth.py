@@ -118,7 +118,17 @@ def test_uncertainty_is_in_the_units_of_the_stretched_depth():
 
 
 @pytest.mark.parametrize(
-    "corruption", ["noise", "noise + bad pixels", "bias", "bias + garbage", "bias + inverted"]
+    "corruption",
+    [
+        "noise",
+        "noise + bad pixels",
+        "bias",
+        "bias + garbage",
+        "bias + inverted",
+        "noise + noisy member",
+        "noise + missing object",
+        "noise + patch",
+    ],
 )
 @pytest.mark.parametrize("members", [3, 5, 10])
 def test_the_error_is_not_above_diffusers(benchmark, corruption, members):
@@ -142,6 +152,42 @@ def test_one_bad_member_is_named_and_costs_only_its_own_vote(benchmark, members,
     with pytest.warns(EnsembleWarning, match=f"members 1 of {members}: contradict the others"):
         found, _ = ensemble_depth(maps)
     torch.testing.assert_close(found, ensemble_depth(maps[1:])[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("members", [3, 5, 10])
+@pytest.mark.parametrize("sigma", [0.1, 0.3])
+def test_a_much_noisier_member_is_named_and_costs_only_its_own_vote(benchmark, members, sigma):
+    depth = benchmark.scene(96, 128, seed(members))
+    maps = depth + 0.02 * torch.randn(members, 96, 128, generator=seed(1))
+    maps[0] += sigma * torch.randn(96, 128, generator=seed(2))
+    with pytest.warns(EnsembleWarning, match=f"members 1 of {members}: are much noisier"):
+        found, _ = ensemble_depth(maps)
+    torch.testing.assert_close(found, ensemble_depth(maps[1:])[0], atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("corruption", ["noise", "bias", "noise + missing object", "noise + patch"])
+@pytest.mark.parametrize("members", [3, 5, 10])
+@pytest.mark.filterwarnings("error::marigold_core.errors.EnsembleWarning")
+def test_members_of_one_quality_are_all_merged(benchmark, corruption, members):
+    for number in range(5):
+        g = seed(1000 * members + number)
+        ensemble_depth(benchmark.corrupted(benchmark.scene(96, 128, g), members, corruption, g))
+
+
+@pytest.mark.parametrize("members", [3, 5, 10])
+def test_an_object_that_some_members_miss_does_not_move_them(benchmark, members):
+    """Outside the object, the error is that of members that all see it."""
+    for number in range(5):
+        g = seed(1000 * members + number)
+        depth = benchmark.scene(96, 128, g)
+        maps = depth + 0.02 * torch.randn(members, 96, 128, generator=g)
+        lacking = benchmark.without_an_object(depth, g) - depth
+        expected, _ = ensemble_depth(maps)
+        maps[: round(0.4 * members)] += lacking
+        found, _ = ensemble_depth(maps)
+        same = lacking == 0
+        errors = [benchmark.error(one[same], depth[same]) for one in (found, expected)]
+        assert errors[0] < 1.02 * errors[1]
 
 
 # --- degenerate members ---

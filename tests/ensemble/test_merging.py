@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from depth_maps import seed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marigold_core.ensemble.merging import CPU_PIXELS, median, merge, moments
+from marigold_core.ensemble.merging import CPU_PIXELS, SAMPLE, median, merge, moments, sample
 
 torch.set_num_threads(1)
 
@@ -40,3 +41,16 @@ def test_moments_do_not_cancel_in_float32():
     np.testing.assert_allclose(mean.numpy(), maps.double().mean(1).numpy(), rtol=1e-12)
     expected = np.cov(maps.double().numpy(), ddof=0)
     np.testing.assert_allclose(covariance.numpy(), expected, atol=1e-9 * expected.max())
+
+
+@pytest.mark.parametrize("size", [(1, 9000), (9000, 1), (128, 512), (512, 128), (100, 101)])
+def test_a_sample_is_spread_evenly(size):
+    height, width = size
+    y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
+    maps = torch.stack([y, x]).reshape(2, -1)
+    pixels = sample(maps)
+    assert pixels.shape == (2, SAMPLE)
+    for sampled, all_of_them in zip(pixels, maps.double(), strict=True):
+        for share in (0.1, 0.5, 0.9):
+            expected = pytest.approx(float(all_of_them.quantile(share)), abs=0.02)
+            assert float(sampled.quantile(share)) == expected
