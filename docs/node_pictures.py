@@ -76,8 +76,14 @@ def main() -> None:
     marigold = Marigold.from_pretrained("nano")
     rgb = read_image(ROOT / "marigold_core" / "assets" / "example.jpg")
     generator = torch.Generator().manual_seed(0)
-    members = marigold.predict(rgb, ensemble_size=10, generator=generator).cpu().numpy()
-    depth_map = marigold(rgb, ensemble_size=10, generator=generator.manual_seed(0))
+    members = (
+        marigold.predict(rgb, num_inference_steps=4, ensemble_size=10, generator=generator)
+        .cpu()
+        .numpy()
+    )
+    depth_map = marigold(
+        rgb, num_inference_steps=4, ensemble_size=10, generator=generator.manual_seed(0)
+    )
     depth, uncertainty = depth_map.depth, depth_map.uncertainty
     assert uncertainty is not None
     near_white = normalize_depth(depth, invert=True)
