@@ -15,14 +15,16 @@ if TYPE_CHECKING:
     from .checkpoints.inspection import CheckpointInfo, inspect_checkpoint
     from .checkpoints.loading import Checkpoint, load_checkpoint
     from .depth import DepthMap, colorize, normalize_depth, read_depth
-    from .engine import Marigold, merge_predictions
+    from .engine import Marigold
     from .ensemble.depth import ensemble_depth
     from .ensemble.sequence import align_sequence
     from .errors import Cancelled, CheckpointError, MarigoldError
     from .geometry import depth_to_mesh
     from .images import read_image
     from .mesh import Mesh
+    from .options import Options
     from .progress import Progress
+    from .targets import merge_predictions
 
 __version__ = "0.1.0"
 
@@ -35,6 +37,7 @@ _HOMES = {
     "Marigold": "engine",
     "MarigoldError": "errors",
     "Mesh": "mesh",
+    "Options": "options",
     "Progress": "progress",
     "align_sequence": "ensemble.sequence",
     "colorize": "depth",
@@ -42,7 +45,7 @@ _HOMES = {
     "ensemble_depth": "ensemble.depth",
     "inspect_checkpoint": "checkpoints.inspection",
     "load_checkpoint": "checkpoints.loading",
-    "merge_predictions": "engine",
+    "merge_predictions": "targets",
     "normalize_depth": "depth",
     "read_depth": "depth",
     "read_image": "images",
@@ -57,6 +60,7 @@ __all__ = [
     "Marigold",
     "MarigoldError",
     "Mesh",
+    "Options",
     "Progress",
     "align_sequence",
     "colorize",

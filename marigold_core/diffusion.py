@@ -1,10 +1,11 @@
-"""The noise process: what training adds, what inference takes away. No networks here.
+"""The noise process: what training adds and inference removes. No networks here.
 
 Notation of the papers: `abar` is the cumulative product of 1 - beta, `x0` the clean latent, `eps`
 the noise, and x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps (DDPM, eq. 4). `v` is the velocity of
 Salimans & Ho 2022 (arXiv 2202.00512, eq. 10). DDIM is Song et al. 2021 (arXiv 2010.02502, eq. 12)
 with eta = 0. The zero terminal SNR rescaling and the trailing timesteps are Lin et al. 2024
-(arXiv 2305.08891, algorithm 1 and table 2).
+(arXiv 2305.08891, algorithm 1 and table 2). The latent consistency sampler (LCM) is Luo et al. 2023
+(arXiv 2310.04378, algorithm 2).
 """
 
 from __future__ import annotations
@@ -18,30 +19,41 @@ import torch
 from torch import Tensor
 
 from .errors import MarigoldError
+from .options import SPACINGS
 
 PREDICTION_TYPES = ("v_prediction", "epsilon", "sample")
-SPACINGS = ("trailing", "leading", "linspace")
 MOST_TIMESTEPS = 100_000  # diffusion models have a thousand; a damaged file may have any number
 
 
 @dataclass(frozen=True)
-class DDIMTable:
-    """The deterministic sampler as numbers.
+class SamplerTable:
+    """A sampler of S steps as numbers.
 
-    With eta = 0 a DDIM step is linear in the latent and the model's output, so each step is two
-    pairs of coefficients. They are computed once in float64 and live on the device: the loop
-    multiplies, and the host never waits.
+    A DDIM step with eta = 0, and an LCM step up to its fresh noise, are linear in the latent and
+    the model's output, so each is two pairs of coefficients. They are computed once in float64 and
+    live on the device: the loop multiplies, and the host never waits.
 
-    timesteps: (S,) int64, descending. previous, x0: (S, 2) float32, used as
-    `x_prev = previous[i, 0] * x_t + previous[i, 1] * output`, and likewise for `x0`.
+    timesteps: (S,) int64, descending. previous, x0: (S, 2) float32. noise: (S,) float32, for LCM
+    alone, 0 in the last step; None for DDIM.
+        x_prev = previous[i, 0] * x_t + previous[i, 1] * output + noise[i] * z,  z ~ N(0, 1)
+        x0     =       x0[i, 0] * x_t +       x0[i, 1] * output
     """
 
     timesteps: Tensor
     previous: Tensor
     x0: Tensor
+    noise: Tensor | None = None
 
-    def to(self, device: torch.device | str) -> DDIMTable:
-        return DDIMTable(self.timesteps.to(device), self.previous.to(device), self.x0.to(device))
+    def __len__(self) -> int:
+        return len(self.timesteps)
+
+    def to(self, device: torch.device | str) -> SamplerTable:
+        return SamplerTable(
+            self.timesteps.to(device),
+            self.previous.to(device),
+            self.x0.to(device),
+            None if self.noise is None else self.noise.to(device),
+        )
 
 
 @dataclass(frozen=True)
@@ -145,35 +157,70 @@ class NoiseSchedule:
             return (sample - sigma * output) / signal
         return signal * sample - sigma * output
 
-    def ddim(self, num_inference_steps: int, spacing: str | None = None) -> DDIMTable:
+    def ddim(self, num_inference_steps: int, spacing: str | None = None) -> SamplerTable:
         """The sampler for 1 to T steps.
 
         spacing None means "trailing" whatever the checkpoint's file says: with "leading" a single
         step starts at t = 1 and returns noise (the bug that arXiv 2409.11355 found).
         """
-        steps = ddim_timesteps(
-            num_inference_steps, spacing or "trailing", self.num_train_timesteps, self.steps_offset
+        timesteps = torch.from_numpy(
+            ddim_timesteps(
+                num_inference_steps,
+                spacing or "trailing",
+                self.num_train_timesteps,
+                self.steps_offset,
+            )
         )
-        abar = self.alphas_cumprod.numpy()
-        stride = self.num_train_timesteps // num_inference_steps
-        before = steps - stride
-        now = abar[steps]
-        then = np.where(before >= 0, abar[np.maximum(before, 0)], self.final_alpha_cumprod)
-        a, b = np.sqrt(now), np.sqrt(1 - now)
-        # Rows: the coefficients of (x_t, output) in x0 and in eps.
-        one, zero = np.ones_like(a), np.zeros_like(a)
+        before = timesteps - self.num_train_timesteps // num_inference_steps
+        final = self.alphas_cumprod.new_tensor(self.final_alpha_cumprod)
+        then = torch.where(before >= 0, self.alphas_cumprod[before.clamp(min=0)], final)
+        x0, eps = self._x0_and_eps(timesteps)
+        previous = then.sqrt()[:, None] * x0 + (1 - then).sqrt()[:, None] * eps
+        return SamplerTable(timesteps, previous.float(), x0.float())
+
+    def _x0_and_eps(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """What (x_t, output) contribute to x0 and to eps: two (S, 2) float64."""
+        abar = self.alphas_cumprod[timesteps]
+        a, b = abar.sqrt(), (1 - abar).sqrt()
+        one, zero = torch.ones_like(a), torch.zeros_like(a)
         if self.prediction_type == "v_prediction":
-            x0, eps = np.stack([a, -b], 1), np.stack([b, a], 1)
-        elif self.prediction_type == "epsilon":
-            x0, eps = np.stack([1 / a, -b / a], 1), np.stack([zero, one], 1)
-        else:
-            x0, eps = np.stack([zero, one], 1), np.stack([1 / b, -a / b], 1)
-        previous = np.sqrt(then)[:, None] * x0 + np.sqrt(1 - then)[:, None] * eps
-        return DDIMTable(
-            torch.from_numpy(steps),
-            torch.from_numpy(previous.astype(np.float32)),
-            torch.from_numpy(x0.astype(np.float32)),
+            return torch.stack([a, -b], 1), torch.stack([b, a], 1)
+        if self.prediction_type == "epsilon":
+            return torch.stack([1 / a, -b / a], 1), torch.stack([zero, one], 1)
+        return torch.stack([zero, one], 1), torch.stack([1 / b, -a / b], 1)
+
+
+def lcm_table(config: Mapping[str, Any], num_inference_steps: int) -> SamplerTable:
+    """The latent consistency sampler for 1 to `original_inference_steps` (50) steps.
+
+    config: a `scheduler_config.json`. The network's x0 is blended with its input so that the
+    boundary condition at t = 0 holds, then fresh noise takes it to the next timestep. Timesteps and
+    boundary scalings are those of diffusers' `LCMScheduler`; its own `step` draws the noise in the
+    shape of the batch at hand, here a member's noise does not depend on its batch.
+    """
+    from diffusers import LCMScheduler
+
+    schedule = NoiseSchedule.from_config(config)
+    scheduler = LCMScheduler.from_config(dict(config))
+    most = int(scheduler.config["original_inference_steps"])
+    if not 1 <= num_inference_steps <= most:
+        raise MarigoldError(
+            f"The number of steps is {num_inference_steps}; "
+            f"this LCM checkpoint was distilled for 1 to {most}."
         )
+    scheduler.set_timesteps(num_inference_steps)
+    timesteps = scheduler.timesteps
+    skip, out = scheduler.get_scalings_for_boundary_condition_discrete(timesteps.double())
+    denoised = out[:, None] * schedule._x0_and_eps(timesteps)[0]
+    denoised[:, 0] += skip
+    # The last step returns the denoised latent itself: signal 1, noise 0.
+    then = torch.cat([schedule.alphas_cumprod[timesteps[1:]], torch.ones(1, dtype=torch.float64)])
+    return SamplerTable(
+        timesteps,
+        (then.sqrt()[:, None] * denoised).float(),
+        denoised.float(),
+        (1 - then).sqrt().float(),
+    )
 
 
 def alphas_cumprod(timesteps: int, beta_start: float, beta_end: float, schedule: str) -> Tensor:

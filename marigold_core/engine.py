@@ -1,37 +1,48 @@
-"""Marigold: a picture in, depth out. Encode, denoise, decode, ensemble, resize."""
+"""Marigold: a picture in, its depth out. Encode, denoise, decode, merge."""
 
 from __future__ import annotations
 
 import os
-import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers.utils.torch_utils import randn_tensor
+from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .checkpoints.loading import Checkpoint, load_checkpoint
-from .denoising import Generator, LatentDiffusion, positive
+from .denoising import decode, denoise, encode, vae_factor
 from .depth import DepthMap
-from .ensemble.depth import ensemble_depth
-from .errors import MarigoldError
+from .diffusion import NoiseSchedule, SamplerTable, lcm_table
+from .errors import MarigoldError, MarigoldWarning
 from .images import read_image, read_mask
-from .progress import Callback, Reporter
-from .resize import processing_size, resize_map, resize_mask, to_pixels
+from .memory import in_batches, vae_batch
+from .options import Options
+from .progress import Callback, Reporter, timed
+from .resize import processing_size, to_pixels
+from .targets import Target, depth_target, synchronize
+
+# Latent pixels. With nano on a CPU a preview takes 31 ms, at 24 it took 66: every step pays it.
+PREVIEW_SIDE = 16
 
 
-class Marigold(LatentDiffusion):
+class Marigold:
     """A loaded checkpoint, ready to estimate depth: `marigold(image)`.
 
-    Made by `from_pretrained`, or around loaded networks (see `LatentDiffusion`). family "e2e"
-    starts from zeros instead of noise. num_inference_steps, processing_resolution (pixels of the
-    longer side) and ensemble_size: what None means in a call. scale_invariant, shift_invariant:
-    both True: depth up to a scale and a shift; scale alone: up to a scale; both False: metric.
+    Made by `from_pretrained`, or around loaded networks. unet: diffusers' UNet2DConditionModel;
+    vae: AutoencoderKL or AutoencoderTiny; they are used where they are and as they are.
+    scheduler_config: a `scheduler_config.json`. text_embedding: (1, L, D) of the empty prompt.
+    family: "ddim", "lcm", or "e2e", which starts from zeros instead of noise and takes one step.
+    num_inference_steps, processing_resolution (pixels of the longer side), ensemble_size: what
+    None means in a call. target: what is estimated. device: where the tensors between the networks
+    are made; None is the U-Net's.
     """
 
     def __init__(
@@ -45,23 +56,21 @@ class Marigold(LatentDiffusion):
         num_inference_steps: int = 4,
         processing_resolution: int = 768,
         ensemble_size: int = 1,
-        scale_invariant: bool = True,
-        shift_invariant: bool = True,
+        target: Target | None = None,
         device: torch.device | str | None = None,
     ) -> None:
-        super().__init__(
-            unet,
-            vae,
-            scheduler_config,
-            text_embedding,
-            family=family,
-            num_inference_steps=num_inference_steps,
-            device=device,
-        )
+        # diffusers' model classes type their call and config too loosely to be of use here.
+        self.unet: Any = unet.eval()
+        self.vae: Any = vae.eval()
+        self.scheduler_config = dict(scheduler_config)
+        self.schedule = NoiseSchedule.from_config(self.scheduler_config)
+        self.text_embedding = text_embedding
+        self.family = family
+        self.num_inference_steps = num_inference_steps
         self.processing_resolution = processing_resolution
         self.ensemble_size = ensemble_size
-        self.scale_invariant = scale_invariant
-        self.shift_invariant = shift_invariant
+        self.target = target or depth_target()
+        self.device = torch.device(device or next(unet.parameters()).device)
 
     @classmethod
     def from_pretrained(
@@ -80,16 +89,18 @@ class Marigold(LatentDiffusion):
     ) -> Marigold:
         """Load a bundled or published name ("nano"), a folder, or a hub id.
 
-        dtype (or diffusers' torch_dtype): None is float32 on the CPU and float16 elsewhere.
+        dtype (torch_dtype in older diffusers): a torch.dtype or its name; None is float32 on the
+        CPU and float16 elsewhere.
         device: None is CUDA, else MPS, else the CPU. The rest as in `load_checkpoint`. Raises
-        CheckpointError that names the file and the fact.
+        CheckpointError that names the file and the reason, MarigoldError for a device that is not
+        here.
         """
         checkpoint = load_checkpoint(
             name_or_path,
             dtype=torch_dtype if dtype is None else dtype,
             variant=variant,
             revision=revision,
-            device=default_device() if device is None else device,
+            device=checked_device(device),
             vae=vae,
             base=base,
             cache_dir=cache_dir,
@@ -110,9 +121,32 @@ class Marigold(LatentDiffusion):
             num_inference_steps=info.num_inference_steps,
             processing_resolution=info.processing_resolution,
             ensemble_size=info.ensemble_size,
-            scale_invariant=info.scale_invariant,
-            shift_invariant=info.shift_invariant,
+            target=depth_target(info.scale_invariant, info.shift_invariant),
         )
+
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Marigold:
+        """Move the networks, in place; None leaves the device or the dtype."""
+        self.unet.to(device=device, dtype=dtype)
+        self.vae.to(device=device, dtype=dtype)
+        self.device = torch.device(device or self.device)
+        return self
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The U-Net's."""
+        return next(self.unet.parameters()).dtype
+
+    @property
+    def scale_invariant(self) -> bool:
+        """Depth is known up to a scale; see `DepthMap`."""
+        return self.target.scale_invariant
+
+    @property
+    def shift_invariant(self) -> bool:
+        """Depth is known up to a shift; see `DepthMap`."""
+        return self.target.shift_invariant
 
     def latent_shape(
         self,
@@ -122,141 +156,140 @@ class Marigold(LatentDiffusion):
         processing_resolution: int | None = None,
         ensemble_size: int = 1,
     ) -> tuple[int, int, int, int]:
-        """The (N, 4, h, w) of `latents` for a picture of that size."""
-        h, w = processing_size(height, width, self._resolution(processing_resolution))
-        factor = self.vae_factor
-        return ensemble_size, self.vae.config.latent_channels, -(-h // factor), -(-w // factor)
+        """The (N, C, h, w) of `latents` for a picture of that size."""
+        if processing_resolution is None:
+            processing_resolution = self.processing_resolution
+        h, w = processing_size(height, width, processing_resolution)
+        factor = vae_factor(self.vae)
+        channels = self.target.latents * self.vae.config.latent_channels
+        return ensemble_size, channels, -(-h // factor), -(-w // factor)
 
     def __call__(
         self,
         image: Any,
+        options: Options | None = None,
         *,
-        num_inference_steps: int | None = None,
-        ensemble_size: int | None = None,
-        processing_resolution: int | None = None,
-        match_input_resolution: bool = True,
-        generator: Generator | None = None,
-        latents: Tensor | None = None,
-        batch_size: int | None = None,
-        timestep_spacing: str | None = None,
         mask: Any = None,
-        ensemble_method: str = "closed_form",
-        reduction: str = "median",
         callback: Callback | None = None,
+        **changes: Any,
     ) -> DepthMap:
         """Depth of one picture: float32 (H, W), 0 = near, 1 = far, at the picture's size.
 
-        With match_input_resolution False it stays at the processing resolution. mask: bool (H, W)
-        at the picture's size, True = use this pixel; the rest has no say in the alignment of the
-        members, and the mask goes with the result. ensemble_method, reduction: see
-        `ensemble_depth`. The other arguments are those of `predict`.
+        `predict` followed by the target's merge; image, options, callback and changes as there.
+        mask: bool (H, W) at the picture's size, True = use this pixel; the other pixels are ignored
+        when members are aligned, and the mask is part of the result.
 
         The result's `seconds` hold encode, denoise, decode, ensemble and resize; the device is
         waited for between these stages only. Raises MarigoldError as `predict` does.
         """
+        options = replace(options or Options(), **changes)
         picture = read_image(image)
-        full_size = picture.shape[:2]
-        used = None if mask is None else checked_mask(mask, full_size)
-        # A single member is returned at once: this only finds a wrong word before the long work.
-        ensemble_depth(torch.zeros(1, 1, 1), method=ensemble_method, reduction=reduction)
+        size = picture.shape[0], picture.shape[1]
+        used = None if mask is None else checked_mask(mask, size)
         seconds: dict[str, float] = {}
-        predictions = self._predictions(
-            picture, seconds, num_inference_steps, ensemble_size, processing_resolution,
-            generator, latents, batch_size, timestep_spacing, callback,
-        )  # fmt: skip
-        del picture
-        return merge_predictions(
+        predictions = self.predict(picture, options, callback=callback, seconds=seconds)
+        return self.target.merge(
             predictions,
-            full_size,
+            size,
             mask=used,
-            match_input_resolution=match_input_resolution,
-            ensemble_method=ensemble_method,
-            reduction=reduction,
-            scale_invariant=self.scale_invariant,
-            shift_invariant=self.shift_invariant,
+            match_input_resolution=options.match_input_resolution,
+            ensemble_method=options.ensemble_method,
+            reduction=options.reduction,
             seconds=seconds,
         )
 
     def predict(
         self,
         image: Any,
+        options: Options | None = None,
         *,
-        num_inference_steps: int | None = None,
-        ensemble_size: int | None = None,
-        processing_resolution: int | None = None,
-        generator: Generator | None = None,
-        latents: Tensor | None = None,
-        batch_size: int | None = None,
-        timestep_spacing: str | None = None,
         callback: Callback | None = None,
+        seconds: dict[str, float] | None = None,
+        **changes: Any,
     ) -> Tensor:
         """The ensemble's members, not yet aligned: float32 (N, h, w) in [0, 1] on the device.
 
-        image: what `read_image` takes. None is the checkpoint's own number of steps, ensemble size
-        (with latents: theirs) and resolution. processing_resolution: pixels of the longer side,
-        smaller or larger than the picture's; 0 is the picture's own size.
-        generator: as in diffusers; the noise of a member does not depend on batch_size. One from
-        the CPU gives the same noise on every device. latents: the initial noise itself, of
-        `latent_shape`. batch_size: members at once; None is what fits, and halves where it does
-        not. timestep_spacing: None is "trailing"; "leading" is for comparison with old results.
+        image: what `read_image` takes. options: the settings of the run; changes: fields of
+        `Options` by name (num_inference_steps=4, ensemble_size=5, seed=0, ...), which take
+        precedence. seconds: receives the time of encode, denoise and decode.
 
         callback: called with a `Progress` after each step and each decoded member. It cancels the
-        run by raising `Cancelled`, or anything else, which comes out of here as it is.
+        run by raising `Cancelled`, or any other exception, which is passed on unchanged.
 
-        Raises MarigoldError for bad input, a picture that does not fit in memory, and a result
-        that is not finite.
+        Raises MarigoldError for bad input and a result that is not finite, OutOfMemory where one
+        member does not fit.
         """
-        return self._predictions(
-            read_image(image), {}, num_inference_steps, ensemble_size, processing_resolution,
-            generator, latents, batch_size, timestep_spacing, callback,
-        )  # fmt: skip
-
-    def _predictions(
-        self,
-        picture: NDArray[np.float32],
-        seconds: dict[str, float],
-        num_inference_steps: int | None,
-        ensemble_size: int | None,
-        processing_resolution: int | None,
-        generator: Generator | None,
-        latents: Tensor | None,
-        batch_size: int | None,
-        timestep_spacing: str | None,
-        callback: Callback | None,
-    ) -> Tensor:
-        table = self._sampler(num_inference_steps, timestep_spacing)
-        if latents is not None and not isinstance(latents, Tensor):
-            raise MarigoldError(f"latents are a torch tensor, not {type(latents).__name__}.")
-        if ensemble_size is None:
-            ensemble_size = self.ensemble_size if latents is None else len(latents)
-        members = positive("ensemble_size", ensemble_size)
-        resolution = self._resolution(processing_resolution)
-        height, width = processing_size(picture.shape[0], picture.shape[1], resolution)
-        shape = self.latent_shape(height, width, processing_resolution=0, ensemble_size=members)
-        latents = self._initial(latents, shape, generator)
-        if batch_size is not None:
-            positive("batch_size", batch_size)
-        total = members * len(table.timesteps)
+        options = replace(options or Options(), **changes)
+        seconds = {} if seconds is None else seconds
+        wait = partial(synchronize, self.device)
+        table = self._sampler(options)
+        picture = read_image(image)
+        size = self._processing_size(picture, options)
+        generator = checked_generator(options, self.device)
+        latents = self._initial_latents(size, options, generator)
+        members, steps = len(latents), len(table)
+        total = members * steps
+        # An LCM draws again after every step but the last, for all members at once as in a single
+        # batch of diffusers', so that no member's noise depends on the batches.
+        draws = 0 if table.noise is None else steps - 1
+        step_noise = [self._noise(latents.shape, generator) for _ in range(draws)]
         report = Reporter(callback, total + members, self.device) if callback else None
 
-        with timed(seconds, "encode", self.device):
-            image_latent = self.encode(to_pixels(picture, (height, width), self.vae_factor))
-        with timed(seconds, "denoise", self.device):
-            latents = self._denoise(image_latent, latents, table, generator, batch_size, report)
-        if report:
-            report.before = total
-        with timed(seconds, "decode", self.device):
+        with timed(seconds, "encode", wait):
+            pixels = to_pixels(picture, size, vae_factor(self.vae))
+            image_latent = encode(self.vae, pixels, self.device)
+        with timed(seconds, "denoise", wait):
+            latents = denoise(
+                self.unet,
+                table,
+                self.text_embedding,
+                image_latent,
+                latents,
+                step_noise=step_noise,
+                batch_size=options.batch_size,
+                device=self.device,
+                step_done=self._step_done(report) if report else None,
+            )
+        with timed(seconds, "decode", wait):
+            predictions = self._decode(latents, total, report)[..., : size[0], : size[1]]
             # A tensor made in inference mode could not be changed in place by its owner.
-            return self._decode(latents, report)[:, :height, :width].clone()
+            return predictions.clone()
 
-    def _resolution(self, resolution: int | None) -> int:
-        return self.processing_resolution if resolution is None else resolution
+    def _sampler(self, options: Options) -> SamplerTable:
+        steps = options.num_inference_steps or self.num_inference_steps
+        spacing = options.timestep_spacing
+        if self.family == "lcm":
+            if spacing not in (None, "trailing"):
+                raise MarigoldError(
+                    f"timestep_spacing is {spacing!r}, but an LCM checkpoint has timesteps of its "
+                    "own; leave it out."
+                )
+            return lcm_table(self.scheduler_config, steps)
+        if self.family == "e2e" and steps != 1:
+            raise MarigoldError(
+                f"num_inference_steps is {steps}, but this checkpoint was fine-tuned end to end "
+                "for a single step; leave it out."
+            )
+        return self.schedule.ddim(steps, spacing)
 
-    def _initial(
-        self, latents: Tensor | None, shape: tuple[int, ...], generator: Generator | None
+    def _processing_size(self, picture: NDArray[np.float32], options: Options) -> tuple[int, int]:
+        resolution = options.processing_resolution
+        if resolution is None:
+            resolution = self.processing_resolution
+        return processing_size(picture.shape[0], picture.shape[1], resolution)
+
+    def _initial_latents(
+        self, size: tuple[int, int], options: Options, generator: Generator | None
     ) -> Tensor:
-        """The latents to start from, float32 (N, 4, h, w)."""
-        check_generator(generator, shape[0], self.device)
+        """The latents to start from, float32 (N, C, h, w)."""
+        latents, members = options.latents, options.ensemble_size
+        if latents is not None and not isinstance(latents, Tensor):
+            raise MarigoldError(f"latents are a torch tensor, not {type(latents).__name__}.")
+        if members is None:
+            members = self.ensemble_size if latents is None else len(latents)
+        if isinstance(generator, list) and len(generator) != members:
+            raise MarigoldError(f"There are {len(generator)} generators for {members} members.")
+        shape = self.latent_shape(*size, processing_resolution=0, ensemble_size=members)
         if latents is not None:
             if tuple(latents.shape) != shape:
                 raise MarigoldError(
@@ -265,101 +298,118 @@ class Marigold(LatentDiffusion):
                 )
             return latents
         if self.family != "e2e":
-            return randn_tensor(shape, generator, self.device, torch.float32)
-        if shape[0] > 1:
+            return self._noise(shape, generator)
+        if members > 1:
             warnings.warn(
                 "This checkpoint starts from zeros instead of noise, so that all members of its "
                 "ensemble are the same; use ensemble_size=1.",
-                stacklevel=4,
+                MarigoldWarning,
+                stacklevel=3,
             )
         return torch.zeros(shape, device=self.device)
 
+    def _noise(self, shape: tuple[int, ...], generator: Generator | None) -> Tensor:
+        return randn_tensor(shape, generator, self.device, torch.float32)
 
-def merge_predictions(
-    predictions: Tensor,
-    size: tuple[int, int],
-    *,
-    mask: NDArray[np.bool_] | None = None,
-    match_input_resolution: bool = True,
-    ensemble_method: str = "closed_form",
-    reduction: str = "median",
-    scale_invariant: bool = True,
-    shift_invariant: bool = True,
-    seconds: dict[str, float] | None = None,
-) -> DepthMap:
-    """What `predict` gives, (N, h, w), to one depth map: `ensemble_depth`, then the picture's size.
-
-    size: (H, W) of the picture, or, with match_input_resolution False, not used. mask: bool of that
-    size. The invariances are the checkpoint's. seconds: takes what ensemble and resize took.
-    Raises MarigoldError as `ensemble_depth` does.
-    """
-    seconds = {} if seconds is None else seconds
-    device = predictions.device
-    small_size = predictions.shape[1], predictions.shape[2]
-    small_mask = None if mask is None else resize_mask(mask, small_size)
-    with timed(seconds, "ensemble", device):
-        depth, uncertainty = ensemble_depth(
-            predictions,
-            method=ensemble_method,
-            reduction=reduction,
-            scale_invariant=scale_invariant,
-            shift_invariant=shift_invariant,
-            mask=None if small_mask is None else small_mask.to(device),
+    @torch.inference_mode()
+    def _maps(self, latents: Tensor) -> Tensor:
+        """Latents (N, C, h, w) -> the target's maps (N, ..., H, W), still padded."""
+        parts = self.target.latents
+        decoded = decode(
+            self.vae, rearrange(latents, "n (t c) h w -> (n t) c h w", t=parts), self.device
         )
-    with timed(seconds, "resize", device):
-        if small_mask is not None and not match_input_resolution:
-            mask = small_mask.numpy()
-        size = size if match_input_resolution else small_size
-        # Masked pixels can fall outside the range that the others were aligned to.
-        depth = resize_map(depth, size).clamp(0, 1 if shift_invariant else None)
-        if uncertainty is not None:
-            uncertainty = resize_map(uncertainty, size)
-    return DepthMap(
-        depth.numpy(),
-        None if uncertainty is None else uncertainty.numpy(),
-        mask=mask,
-        scale_invariant=scale_invariant,
-        shift_invariant=shift_invariant,
-        seconds=seconds,
-    )
+        return self.target.from_decoded(rearrange(decoded, "(n t) c h w -> n t c h w", t=parts))
+
+    def _decode(self, latents: Tensor, steps_done: int, report: Reporter | None) -> Tensor:
+        finite: list[Tensor] = []
+
+        def run(part: slice) -> Tensor:
+            maps = self._maps(latents[part])
+            finite.append(maps.isfinite().all())
+            if report:
+                report("decode", steps_done + part.stop, lambda: _shrunk(maps[-1]))
+            return maps
+
+        pixels = latents[0, 0].numel() * vae_factor(self.vae) ** 2 * self.target.latents
+        predictions = in_batches(run, len(latents), vae_batch(pixels, self.device))
+        if not torch.stack(finite).all():
+            narrow = torch.float16 in (self.dtype, next(self.vae.parameters()).dtype)
+            raise MarigoldError(
+                "The result is not finite: "
+                + (
+                    "the networks overflow in float16; use dtype bfloat16 or float32."
+                    if narrow
+                    else "the checkpoint's weights are damaged; download or train it again."
+                )
+            )
+        return predictions
+
+    def _step_done(self, report: Reporter) -> Any:
+        def step_done(done: int, first_x0: Any) -> None:
+            report("denoise", done, lambda: self._preview(first_x0()))
+
+        return step_done
+
+    def _preview(self, latent: Tensor) -> NDArray[np.float32]:
+        # Nearest: averaged latents are weaker than any that the decoder has seen.
+        shrink = max(1.0, max(latent.shape[-2:]) / PREVIEW_SIDE)
+        small = [max(1, round(side / shrink)) for side in latent.shape[-2:]]
+        return _shrunk(self._maps(F.interpolate(latent, small, mode="nearest"))[0])
 
 
-@contextmanager
-def timed(seconds: dict[str, float], stage: str, device: torch.device) -> Iterator[None]:
-    """Note what the block took, its work on the device included."""
-    began = time.perf_counter()
-    yield
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-    seconds[stage] = time.perf_counter() - began
+Generator = torch.Generator | list[torch.Generator]
 
 
-def default_device() -> torch.device:
-    """CUDA, else MPS, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+def _shrunk(map: Tensor) -> NDArray[np.float32]:
+    """(h, w) on any device -> numpy, at most PREVIEW_SIDE latent pixels of 8 a side."""
+    shrink = max(map.shape) / (8 * PREVIEW_SIDE)
+    if shrink > 1:
+        size = [max(1, round(side / shrink)) for side in map.shape]
+        map = F.interpolate(map[None, None], size, mode="area")[0, 0]
+    return map.float().cpu().numpy()
 
 
-def check_generator(generator: Generator | None, members: int, device: torch.device) -> None:
-    """Refuse what diffusers' `randn_tensor` would fail on in words about something else."""
-    if generator is None:
-        return
+def checked_device(name: torch.device | str | None) -> torch.device:
+    """A device that is here; None is CUDA, else MPS, else the CPU. Raises MarigoldError."""
+    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name is None:
+        return torch.device(next((kind for kind, here in has.items() if here), "cpu"))
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        raise MarigoldError(f"There is no device {name!r}; use cpu, cuda, cuda:1 or mps.") from None
+    if not has.get(device.type, True):
+        raise MarigoldError(
+            f"torch {torch.__version__} finds no {device.type} device here; use device 'cpu', or a "
+            f"torch that is built for {device.type}."
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise MarigoldError(
+            f"There is no device {str(device)!r}; torch finds {torch.cuda.device_count()}, counted "
+            "from cuda:0."
+        )
+    return device
+
+
+def checked_generator(options: Options, device: torch.device) -> Generator | None:
+    """The generator that options ask for. Raises MarigoldError where `randn_tensor` would fail."""
+    if options.seed is not None:
+        return torch.Generator().manual_seed(options.seed)
+    generator = options.generator
     each = generator if isinstance(generator, list) else [generator]
+    if generator is None:
+        return None
     if not all(isinstance(one, torch.Generator) for one in each):
         raise MarigoldError(
             "generator is a torch.Generator, such as torch.Generator().manual_seed(2024), "
             "or a list of them."
         )
-    if isinstance(generator, list) and len(generator) != members:
-        raise MarigoldError(f"There are {len(generator)} generators for {members} members.")
     if any(one.device.type not in ("cpu", device.type) for one in each):
         raise MarigoldError(
             f"The generator is on {each[0].device} and the networks are on {device}; "
             "use a generator of the same device or of the CPU."
         )
+    return generator
 
 
 def checked_mask(mask: Any, size: tuple[int, int]) -> NDArray[np.bool_]:

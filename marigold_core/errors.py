@@ -1,4 +1,7 @@
-"""Errors that the user can do something about: front ends show the message without a traceback."""
+"""Errors that the user can do something about, and how to recognise that memory ran out.
+
+Front ends show the message without a traceback. No torch here.
+"""
 
 from __future__ import annotations
 
@@ -41,3 +44,25 @@ def printable(text: object) -> str:
         else character
         for character in str(text)
     )
+
+
+# How allocators say it when they raise a plain RuntimeError: torch's CPU allocator and MPS, cuBLAS
+# and cuDNN (CUDA's caching allocator has a class of its own), and Metal.
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+    "insufficient memory",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for MemoryError, torch.OutOfMemoryError, and what other allocators raise instead."""
+    if isinstance(error, MemoryError) or any(
+        cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__
+    ):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in text for words in _OUT_OF_MEMORY)

@@ -1,4 +1,4 @@
-"""How many ensemble members fit at once, and what happens when the guess was wrong."""
+"""How much memory a run needs, how many members fit at once, and what to do where they do not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import MarigoldError
+from .errors import MarigoldError, is_out_of_memory
 
 # Peak activations of one member in the U-Net, in numbers per latent pixel and first-level channel.
 # Stable Diffusion 2's U-Net, allocator trace at 48 x 64 and 24 x 32 latents with fused attention:
@@ -21,10 +21,20 @@ HEADROOM = 0.8
 ASSUMED_FREE = 2 * 2**30
 # CPU seconds per member, SD2 U-Net at 24 x 32 latents, batches of 1, 2, 4, 8: 1.10, 0.88, 0.68,
 # 0.58, because the weights are read once a batch; a small U-Net gains up to 4 and nothing later.
-LARGEST_CPU_BATCH = 8
-# The VAE's decoder needs 8 numbers per pixel and first-level channel: 2**19 pixels take 1 GB in
-# float16. Larger maps are decoded one at a time, which they fill any card with.
+# On MPS nobody says how much is free, attention may not be fused, and Metal aborts the process
+# where CUDA raises an error that a smaller batch could answer.
+LARGEST_BATCH = {"cpu": 8, "mps": 2}
+# Peak activations of the VAE's decoder, in numbers per pixel and first-level channel: 2**19 pixels
+# take 1 GB in float16. Larger maps are decoded one at a time, which they fill any card with.
+VAE_ACTIVATIONS = 8
 DECODED_PIXELS = 2**19
+
+
+class OutOfMemory(MarigoldError, torch.OutOfMemoryError):
+    """One prediction alone does not fit; the message says what to lower.
+
+    Of torch's class too, so that a host program (ComfyUI) frees other models, as for its own.
+    """
 
 
 def free_memory(device: torch.device) -> int:
@@ -43,14 +53,24 @@ def unet_activations(unet: Any, latent_pixels: int) -> int:
     return UNET_ACTIVATIONS * channels * latent_pixels * itemsize
 
 
+def run_activations(unet: Any, vae: Any, latent_pixels: int, members: int) -> int:
+    """Bytes beside the weights of a run that denoises `members` at once and decodes them."""
+    config = vae.config
+    # AutoencoderTiny has two such lists, and only newer diffusers add the common name.
+    widths = getattr(config, "block_out_channels", None) or config.decoder_block_out_channels
+    pixels = latent_pixels * 4 ** (len(widths) - 1)
+    itemsize = next(vae.parameters()).element_size()
+    decoder = VAE_ACTIVATIONS * widths[0] * pixels * itemsize
+    return max(members * unet_activations(unet, latent_pixels), decoder)
+
+
 def unet_batch(unet: Any, latent_pixels: int, members: int, device: torch.device) -> int:
     """How many of `members` to denoise at once, from the memory that is free now; at least 1.
 
     Batches are evened out (10 members, 8 fit: 5 and 5), which costs no time and less memory.
     """
     fit = max(1, free_memory(device) // unet_activations(unet, latent_pixels))
-    if device.type == "cpu":
-        fit = min(fit, LARGEST_CPU_BATCH)
+    fit = min(fit, LARGEST_BATCH.get(device.type, fit))
     return math.ceil(members / math.ceil(members / fit))
 
 
@@ -63,20 +83,10 @@ def vae_batch(pixels: int, device: torch.device) -> int:
     return 1 if device.type == "cpu" else max(1, DECODED_PIXELS // pixels)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """True for CUDA's own error and for what MPS and the CPU allocator raise instead."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    return isinstance(error, (RuntimeError, MemoryError)) and (
-        "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
-    )
-
-
 def in_batches(run: Callable[[slice], Tensor], count: int, batch_size: int) -> Tensor:
-    """Concatenate run(slice) over `count` members; on out-of-memory halve the batch and go on.
+    """Concatenate run(slice) over `count` members; where memory runs out, halve the batch.
 
-    Only the batch that failed is repeated. Raises MarigoldError when a single member does not fit.
+    Only the batch that failed is repeated. Raises OutOfMemory when a single member does not fit.
     """
     outputs: list[Tensor] = []
     start = 0
@@ -97,15 +107,15 @@ def in_batches(run: Callable[[slice], Tensor], count: int, batch_size: int) -> T
     return torch.cat(outputs)
 
 
-def too_little_memory() -> MarigoldError:
-    return MarigoldError(
+def too_little_memory() -> OutOfMemory:
+    return OutOfMemory(
         "The device ran out of memory on a single prediction: lower processing_resolution, "
         "use dtype float16 or a tiny VAE, or choose device 'cpu'."
     )
 
 
 def release_memory() -> None:
-    """Give torch's unused device memory back, so that a smaller batch finds it in one piece."""
+    """Return unused device memory to the driver, so that a smaller batch finds it in one piece."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     elif torch.backends.mps.is_available():

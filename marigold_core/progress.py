@@ -1,14 +1,18 @@
-"""What a run tells its caller while it goes on, and how the caller stops it."""
+"""Reports of a running estimate, its cancellation, and the time that each stage takes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -16,9 +20,9 @@ class Progress:
     """One report.
 
     stage: "denoise" or "decode". step: of `total`, one for each member and step and one for each
-    member decoded, so that a single bar can show a whole run. preview(): the depth of one member
-    as it is estimated now, float32 (h, w) in [0, 1], small and of the padded picture's shape; it
-    costs a small decoding, so call it only to show it.
+    member decoded, so that a single bar can show a whole run; it never decreases. preview(): one
+    member as it is estimated now, float32 (h, w) in [0, 1], at most 128 pixels a side, of the
+    padded picture's shape; in "denoise" it costs a small decoding, so call it only to show it.
     """
 
     stage: str
@@ -41,14 +45,30 @@ class Reporter:
         self.callback = callback
         self.total = total
         self.device = device
-        self.before = 0  # steps of the stages before this one
+        self._furthest = 0
         self._previous: torch.cuda.Event | None = None
 
     def __call__(self, stage: str, step: int, preview: Callable[[], NDArray[np.float32]]) -> None:
         if self.device.type == "cuda":
+            import torch
+
             event = torch.cuda.Event()
             event.record(torch.cuda.current_stream(self.device))
             if self._previous is not None:
                 self._previous.synchronize()
             self._previous = event
-        self.callback(Progress(stage, self.before + step, self.total, preview))
+        # A batch that was halved is repeated; a bar does not run backwards.
+        self._furthest = max(self._furthest, step)
+        self.callback(Progress(stage, self._furthest, self.total, preview))
+
+
+@contextmanager
+def timed(
+    seconds: dict[str, float], stage: str, wait: Callable[[], Any] | None = None
+) -> Iterator[None]:
+    """Store in `seconds[stage]` how long the block took; wait(): for what it left running."""
+    began = perf_counter()
+    yield
+    if wait is not None:
+        wait()
+    seconds[stage] = perf_counter() - began

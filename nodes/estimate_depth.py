@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..marigold_core.options import MOST_SEED
 from .managed_model import ManagedModel
 from .run_progress import RunProgress
 from .sockets import CATEGORY, Model, PicturePredictions, Predictions, schema
 from .tensors import image_of, masks, pictures
 
-MAX_SEED = 2**64 - 1
 STEPS = io.Int.Input(
     "steps",
     default=0,
@@ -33,7 +32,7 @@ SEED = io.Int.Input(
     "seed",
     default=0,
     min=0,
-    max=MAX_SEED,
+    max=MOST_SEED,
     control_after_generate=True,
     tooltip="The same seed gives the same depth, whatever the batch size.",
 )
@@ -112,7 +111,7 @@ def estimate(
     images = pictures(image)
     used = masks(mask, images)
     height, width = images[0].shape[:2]
-    marigold = model.load(height, width, resolution or None)
+    marigold = model.load(height, width, resolution or None, members)
     progress = RunProgress(len(images))
     batch = []
     for progress.picture, picture in enumerate(images):
@@ -121,7 +120,7 @@ def estimate(
             num_inference_steps=steps or None,
             ensemble_size=members,
             processing_resolution=resolution or None,
-            generator=torch.Generator().manual_seed(seed),
+            seed=seed,
             callback=progress,
         )
         batch.append(

@@ -11,9 +11,11 @@ from comfy.model_patcher import ModelPatcher
 from torch import nn
 
 from ..marigold_core import Checkpoint, Marigold
-from ..marigold_core.memory import unet_activations
+from ..marigold_core.denoising import vae_factor
+from ..marigold_core.memory import run_activations
 from ..marigold_core.resize import processing_size
 
+RESERVED_MEMBERS = 4
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -40,14 +42,19 @@ class ManagedModel:
         )
         return cls(name, Marigold.from_checkpoint(checkpoint), patcher)
 
-    def load(self, height: int, width: int, resolution: int | None) -> Marigold:
-        """The engine, its networks on ComfyUI's device, with room for a picture of that size."""
+    def load(self, height: int, width: int, resolution: int | None, members: int = 1) -> Marigold:
+        """The engine, its networks on ComfyUI's device, with room for `members` of such a picture.
+
+        Room for up to RESERVED_MEMBERS at once is asked for: more than that makes a run no faster.
+        """
         marigold = self.marigold
         side = marigold.processing_resolution if resolution is None else resolution
         h, w = processing_size(height, width, side)
-        one_member = unet_activations(marigold.unet, h * w // marigold.vae_factor**2)
+        members = min(members, RESERVED_MEMBERS)
+        latent_pixels = h * w // vae_factor(marigold.vae) ** 2
+        needed = run_activations(marigold.unet, marigold.vae, latent_pixels, members)
         comfy.model_management.load_models_gpu(
-            [self.patcher], memory_required=one_member, force_full_load=True
+            [self.patcher], memory_required=needed, force_full_load=True
         )
         marigold.device = torch.device(self.patcher.load_device)
         return marigold

@@ -15,8 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import marigold_core
-from marigold_core import Cancelled, Marigold, MarigoldError, Progress
+from marigold_core import Cancelled, Marigold, MarigoldError, Options, Progress
+from marigold_core.denoising import decode, denoise, encode, vae_factor
+from marigold_core.errors import MarigoldWarning
+from marigold_core.memory import OutOfMemory
 from marigold_core.resize import processing_size
+from marigold_core.targets import depth_from_decoded
 
 PICTURE = np.random.default_rng(0).random((40, 56, 3), dtype=np.float32)
 
@@ -137,8 +141,15 @@ def test_latents_replace_the_noise_and_give_the_ensembles_size():
     # The stages by hand are the whole.
     pixels = torch.from_numpy(PICTURE).permute(2, 0, 1)[None] * 2 - 1
     whole = marigold.predict(PICTURE, latents=torch.ones(1, 4, 5, 7), processing_resolution=0)
-    staged = marigold.denoise(marigold.encode(pixels), torch.ones(1, 4, 5, 7))
-    torch.testing.assert_close(marigold.decode(staged), whole)
+    staged = denoise(
+        marigold.unet,
+        marigold.schedule.ddim(2),
+        marigold.text_embedding,
+        encode(marigold.vae, pixels),
+        torch.ones(1, 4, 5, 7),
+    )
+    by_hand = depth_from_decoded(decode(marigold.vae, staged)[:, None])
+    torch.testing.assert_close(by_hand, whole)
 
 
 def test_wrong_latents_are_told_the_right_shape():
@@ -152,7 +163,8 @@ def test_one_step_keeps_the_noise_that_diffusers_keeps():
     velocity = torch.full((1, 4, 2, 2), 0.5)
     marigold.unet.register_forward_hook(lambda module, args, output: type(output)(velocity))
     noise = torch.full((1, 4, 2, 2), 2.0)
-    latent = marigold.denoise(torch.zeros(1, 4, 2, 2), noise, num_inference_steps=1)
+    table = marigold.schedule.ddim(1)
+    latent = denoise(marigold.unet, table, marigold.text_embedding, torch.zeros(1, 4, 2, 2), noise)
     expected = -0.99957490 * velocity + 0.02915513 * noise
     torch.testing.assert_close(latent, expected, rtol=0, atol=1e-6)
 
@@ -172,7 +184,7 @@ def test_end_to_end_checkpoints_start_from_zeros():
     torch.testing.assert_close(one, marigold.predict(PICTURE, generator=seed(2)))
     zeros = torch.zeros(marigold.latent_shape(40, 56))
     torch.testing.assert_close(one, marigold.predict(PICTURE, latents=zeros))
-    with pytest.warns(UserWarning, match="ensemble_size=1"):
+    with pytest.warns(MarigoldWarning, match="ensemble_size=1"):
         marigold.predict(PICTURE, ensemble_size=2)
 
 
@@ -188,8 +200,11 @@ def test_out_of_memory_halves_the_batch_and_changes_no_member():
 def test_no_memory_for_one_member_says_what_to_do():
     marigold = build()
     limit_batches(marigold, 0)
-    with pytest.raises(MarigoldError, match="processing_resolution"):
+    with pytest.raises(OutOfMemory, match="processing_resolution") as caught:
         marigold.predict(PICTURE, ensemble_size=2)
+    # ComfyUI frees other models on torch's class; a front end shows the message on ours.
+    assert isinstance(caught.value, torch.OutOfMemoryError)
+    assert isinstance(caught.value, MarigoldError)
 
 
 def test_progress_counts_to_the_end_and_previews_depth():
@@ -214,7 +229,7 @@ def test_progress_counts_to_the_end_and_previews_depth():
         assert preview.min() >= 0
         assert preview.max() <= 1
     assert previews[0].shape == (16 * 8, 4 * 8)  # 30 x 8 latents, shrunk
-    assert previews[-1].shape == (240, 64)
+    assert previews[-1].shape == (128, 34)  # small, as documented, after decoding too
 
 
 def test_the_last_preview_is_the_result():
@@ -304,7 +319,7 @@ def test_a_tiny_autoencoder_takes_the_vaes_place():
         encoder_block_out_channels=(8, 8, 8, 8), decoder_block_out_channels=(8, 8, 8, 8),
         num_encoder_blocks=(1, 1, 1, 1), num_decoder_blocks=(1, 1, 1, 1),
     ).eval()  # fmt: skip
-    assert marigold.vae_factor == 8
+    assert vae_factor(marigold.vae) == 8
     assert marigold.predict(PICTURE, ensemble_size=2).shape == (2, 22, 32)
 
 
@@ -333,6 +348,11 @@ def test_from_pretrained_takes_the_checkpoints_defaults(tmp_path):
     [
         ({"num_inference_steps": 0}, "num_inference_steps is 0"),
         ({"num_inference_steps": 1001}, "1 to 1000"),
+        ({"ensemble_size": 99_999_999}, "ensemble_size is 99999999.*1 to 1024"),
+        ({"processing_resolution": 10**20}, "0 to 16384"),
+        ({"seed": 2**64}, "seed is 18446744073709551616"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 1, "generator": torch.Generator()}, "seed and generator"),
         ({"num_inference_steps": 2.5}, "whole number"),
         ({"ensemble_size": 0}, "ensemble_size is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
@@ -343,11 +363,11 @@ def test_from_pretrained_takes_the_checkpoints_defaults(tmp_path):
         ({"latents": [[0.0]]}, "latents"),
         ({"mask": np.ones((3, 3), bool)}, "3 x 3 pixels and the picture is 56 x 40"),
         ({"mask": np.zeros((40, 56), bool)}, "excludes every pixel"),
-        ({"ensemble_size": 2, "ensemble_method": "vote"}, "vote"),
-        ({"ensemble_size": 2, "reduction": "mode"}, "mode"),
+        ({"ensemble_method": "vote"}, "vote"),
+        ({"reduction": "mode"}, "mode"),
     ],
 )
-def test_bad_arguments_are_one_sentence(options, message):
+def test_bad_arguments_are_one_line(options, message):
     calls: list[int] = []
     marigold = build()
     marigold.unet.register_forward_pre_hook(lambda module, args: calls.append(1))
@@ -355,6 +375,39 @@ def test_bad_arguments_are_one_sentence(options, message):
         marigold(PICTURE, **options)
     assert "\n" not in str(caught.value)
     assert not calls, "it was found out only after the work"
+
+
+def test_an_end_to_end_checkpoint_refuses_more_than_its_one_step():
+    with pytest.raises(MarigoldError, match="for a single step"):
+        build("e2e", num_inference_steps=1).predict(PICTURE, num_inference_steps=10)
+
+
+def test_a_seed_is_a_generator_on_the_cpu():
+    marigold = build()
+    for number in (0, 2**64 - 1):
+        expected = marigold.predict(PICTURE, generator=seed(number))
+        assert torch.equal(marigold.predict(PICTURE, seed=number), expected)
+
+
+def test_options_and_keywords_are_one():
+    marigold = build()
+    options = Options(seed=3, ensemble_size=2, processing_resolution=16)
+    expected = marigold.predict(PICTURE, seed=3, ensemble_size=2, processing_resolution=24)
+    changed = marigold.predict(PICTURE, options, processing_resolution=24)
+    assert torch.equal(changed, expected)
+    assert options.processing_resolution == 16
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_progress_never_runs_backwards_when_a_batch_is_halved(limit):
+    marigold = build()
+    limit_batches(marigold, limit)
+    steps = []
+    marigold.predict(
+        PICTURE, ensemble_size=4, batch_size=4, callback=lambda p: steps.append(p.step)
+    )
+    assert steps == sorted(steps)
+    assert steps[-1] == 4 * 2 + 4
 
 
 def test_lcm_refuses_a_spacing_that_it_would_ignore():

@@ -129,10 +129,12 @@ FLOORS = (
     ("__main__", "cli", "worker"),
     ("metric",),
     ("engine",),
+    ("targets",),
     ("denoising", "checkpoints"),
-    ("memory", "consistency", "diffusion", "ensemble", "depth", "resize", "progress"),
+    ("memory", "diffusion", "ensemble", "depth", "resize", "progress"),
     ("depth_files", "geometry"),
     ("images", "mesh", "colormaps"),
+    ("options",),
     ("errors", "files"),
 )
 

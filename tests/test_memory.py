@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from checkpoint_builders import tiny_unet
+from checkpoint_builders import tiny_unet, tiny_vae
 
-from marigold_core.errors import MarigoldError
-from marigold_core.memory import in_batches, is_out_of_memory, unet_batch
+from marigold_core.errors import MarigoldError, is_out_of_memory
+from marigold_core.memory import in_batches, run_activations, unet_activations, unet_batch
 
 CPU = torch.device("cpu")
 
@@ -35,6 +35,10 @@ class Limited:
         RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
         MemoryError("not enough memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("Command buffer execution failed: Insufficient Memory (00000008)"),
+        MemoryError(),
     ],
 )
 def test_batches_halve_until_they_fit_and_stay_there(error):
@@ -56,6 +60,20 @@ def test_other_errors_pass_unchanged():
     assert not is_out_of_memory(ValueError("out of memory"))
 
 
+def test_metal_gets_small_batches():
+    # It aborts the process where CUDA raises an error.
+    assert unet_batch(tiny_unet(), 64, 20, torch.device("mps")) <= 2
+
+
+def test_a_run_needs_its_members_or_the_decoder():
+    unet, vae = tiny_unet(), tiny_vae()
+    one = run_activations(unet, vae, 1000, 1)
+    assert one >= unet_activations(unet, 1000)
+    assert one > 8 * 64 * 1000 * 4  # the decoder at 64 picture pixels per latent pixel, float32
+    assert run_activations(unet, vae, 1000, 100) == 100 * unet_activations(unet, 1000)
+    assert run_activations(unet.half(), vae.half(), 1000, 1) == one / 2
+
+
 def test_batches_are_even_and_shrink_with_the_picture(monkeypatch):
     unet = tiny_unet()
     assert unet_batch(unet, 64, 1, CPU) == 1
@@ -64,5 +82,5 @@ def test_batches_are_even_and_shrink_with_the_picture(monkeypatch):
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] == 1
     # Half the precision, twice the members.
-    monkeypatch.setattr("marigold_core.memory.LARGEST_CPU_BATCH", 10**9)
+    monkeypatch.setattr("marigold_core.memory.LARGEST_BATCH", {})
     assert unet_batch(unet.half(), 10**5, 256, CPU) > unet_batch(unet.float(), 10**5, 256, CPU)

@@ -21,9 +21,11 @@ from objective import multi_resolution_noise
 from torch import Tensor
 
 from marigold_core import Marigold, MarigoldError, ensemble_depth
+from marigold_core.denoising import decode, encode, vae_factor
 from marigold_core.depth import normalize_depth
 from marigold_core.depth_files import write_array
 from marigold_core.resize import processing_size, resize_map, to_pixels
+from marigold_core.targets import depth_from_decoded
 
 NOISES = ("gaussian", "zeros", "multiresolution")
 METHODS = ("closed_form", "paper")
@@ -119,9 +121,11 @@ class Predictor:
         target = normalize_depth(far, mode="percentile", percentiles=(2, 98), mask=valid)
         height, width = processing_size(target.shape[0], target.shape[1], self.resolution)
         picture = np.repeat(target[..., None], 3, axis=2)
-        pixels = to_pixels(picture, (height, width), self.marigold.vae_factor)
-        decoded = self.marigold.decode(self.marigold.encode(pixels))[0, :height, :width]
-        return resize_map(decoded, (target.shape[0], target.shape[1])).numpy()
+        vae, device = self.marigold.vae, self.marigold.device
+        pixels = to_pixels(picture, (height, width), vae_factor(vae))
+        decoded = decode(vae, encode(vae, pixels, device))[:, None]
+        through = depth_from_decoded(decoded)[0, :height, :width]
+        return resize_map(through, (target.shape[0], target.shape[1])).numpy()
 
     def _members(self, picture: NDArray[np.float32], setting: Setting) -> Tensor:
         """Not yet aligned, (N, h, w); member j starts from the j-th draw of the seed."""

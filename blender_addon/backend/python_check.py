@@ -19,6 +19,7 @@ PROBE = Path(__file__).with_name("probe_python.py")
 LOWEST = {
     "torch": "2.6",
     "diffusers": "0.33.1",
+    "einops": "0.8.0",
     "transformers": "4.48.3",
     "huggingface_hub": "0.27.1",
     "safetensors": "0.4.5",

@@ -38,6 +38,8 @@ def plan(
     """
     output = Path(output)
     names: dict[Path, Path] = {}
+    if not all(map(os.fspath, inputs)):
+        raise MarigoldError("The name of a picture is empty; name a file or a folder.")
     for given in map(Path, inputs):
         if given.is_dir():
             found = list(_pictures(given, output))

@@ -21,9 +21,11 @@ from ..errors import MarigoldError
 from ..geometry import depth_to_mesh
 from ..images import read_image, read_mask
 from ..mesh import SUFFIXES, Mesh
+from ..options import Options
+from ..progress import timed
 from .batch import BatchItem, plan
 from .comparison import mean_relative_error, side_by_side
-from .reporting import FAILED, NOTHING_DONE, complain, count, readable_size, say, stages, timed
+from .reporting import FAILED, NOTHING_DONE, complain, count, readable_size, say, stages
 
 if TYPE_CHECKING:
     from ..engine import Marigold
@@ -33,7 +35,8 @@ ASSETS = Path(__file__).parents[1] / "assets"
 
 
 def estimate_depth(arguments: argparse.Namespace) -> int:
-    """`marigold depth`. One bad picture is reported, and the others go on."""
+    """`marigold depth`. One bad picture is reported, and the others are processed."""
+    _options(arguments)
     items = plan(_inputs(arguments.inputs, arguments), arguments.output)
     for option in ("mask", "truth"):
         if getattr(arguments, option) and len(items) > 1:
@@ -80,6 +83,7 @@ def estimate_depth(arguments: argparse.Namespace) -> int:
 
 def build_mesh(arguments: argparse.Namespace) -> int:
     """`marigold mesh`."""
+    _options(arguments)
     if arguments.invert and not arguments.depth:
         raise MarigoldError("--invert is about the file of --depth, and there is none.")
     given = [arguments.picture] if arguments.picture else []
@@ -189,15 +193,13 @@ def _inputs(given: list[str], arguments: argparse.Namespace) -> list[str]:
 def _load(arguments: argparse.Namespace) -> Marigold:
     seconds: dict[str, float] = {}
     with timed(seconds, "load"):
-        import torch
-
         from ..engine import Marigold
 
         options = {
             "base": arguments.base,
             "variant": arguments.variant,
             "device": arguments.device,
-            "dtype": getattr(torch, arguments.dtype) if arguments.dtype else None,
+            "dtype": arguments.dtype,
             "vae": arguments.tiny_vae,
         }
         named = {name: value for name, value in options.items() if value is not None}
@@ -207,27 +209,27 @@ def _load(arguments: argparse.Namespace) -> Marigold:
     return marigold
 
 
+def _options(arguments: argparse.Namespace) -> Options:
+    """Raises MarigoldError, before the checkpoint is loaded."""
+    return Options(
+        num_inference_steps=arguments.steps,
+        ensemble_size=arguments.ensemble,
+        processing_resolution=arguments.resolution,
+        batch_size=arguments.batch_size,
+        seed=arguments.seed,
+    )
+
+
 def _predict(
     marigold: Marigold, image: Any, name: str, mask: Any, arguments: argparse.Namespace
 ) -> DepthMap:
-    import torch
-
     with tqdm(desc=name, unit="step", leave=False, disable=None) as bar:
 
         def step_done(progress: Progress) -> None:
             bar.total = progress.total
             bar.update(progress.step - bar.n)
 
-        return marigold(
-            image,
-            num_inference_steps=arguments.steps,
-            ensemble_size=arguments.ensemble,
-            processing_resolution=arguments.resolution,
-            batch_size=arguments.batch_size,
-            generator=torch.Generator().manual_seed(arguments.seed),
-            mask=mask,
-            callback=step_done,
-        )
+        return marigold(image, _options(arguments), mask=mask, callback=step_done)
 
 
 def _estimate_one(

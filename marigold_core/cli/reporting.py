@@ -1,31 +1,18 @@
-"""What the command line says: results on stdout, complaints on stderr, each a calm line."""
+"""What the command line prints: results on stdout, errors on stderr, one line each."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from time import perf_counter
 
-from ..errors import MarigoldError
+from ..errors import MarigoldError, is_out_of_memory
 
 FAILED, NOTHING_DONE, INTERRUPTED = 1, 2, 130
 
 
 def is_expected(error: BaseException) -> bool:
-    """Whether the sentence of `explain` says all that a user needs; if not, it is a bug."""
+    """Whether the line of `explain` is all that a user needs; if not, the error is a bug."""
     return isinstance(error, (MarigoldError, OSError)) or is_out_of_memory(error)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    # torch's class, and its CPU allocator's RuntimeError, without importing torch to ask.
-    refused = ("can't allocate memory", "not enough memory")
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, RuntimeError) and any(words in str(error) for words in refused))
-    )
 
 
 def explain(error: BaseException) -> str:
@@ -40,9 +27,9 @@ def explain(error: BaseException) -> str:
 
 def complain(source: Path, error: BaseException) -> None:
     """Report a picture that failed; progress bars stay whole."""
-    sentence = explain(error)
-    where = "" if source.name in sentence else f"{source}: "
-    say(f"marigold: {where}{sentence}", error=True)
+    line = explain(error)
+    where = "" if source.name in line else f"{source}: "
+    say(f"marigold: {where}{line}", error=True)
 
 
 def say(line: str, *, error: bool = False) -> None:
@@ -50,14 +37,6 @@ def say(line: str, *, error: bool = False) -> None:
     from tqdm import tqdm  # type: ignore[import-untyped]
 
     tqdm.write(line, file=sys.stderr if error else sys.stdout)
-
-
-@contextmanager
-def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Note in `seconds` how long the block took."""
-    began = perf_counter()
-    yield
-    seconds[stage] = perf_counter() - began
 
 
 def stages(seconds: dict[str, float]) -> str:

@@ -1,13 +1,13 @@
-"""The engine as a child process: python -m marigold_core.worker.server
+"""The engine as a child process: python -m marigold_core.worker
 
 Requests come on stdin and answers go to stdout, both as `jsonrpc.py` describes them; what each
-method does is in `methods.py`. One request runs at a time, in the order they came. Three are
-answered at once, while another runs: `cancel` {id; left out: all}, `status`, and `quit`.
+method does is in `methods.py`. One request runs at a time, in the order they came. Two are
+answered at once, while another runs: `cancel` {id; left out: all} and `status`.
 
-The process tells, without being asked: `ready` once, `progress` {id, stage, step, total; a total
-of 0 is unknown}, and `unloaded` when the networks were freed after `idle_seconds` (a parameter of
-every request, None = never) without work. It ends as soon as its stdin is closed, so that it
-cannot outlive its parent.
+The process sends notifications: `ready` once, `progress` {id, stage, step, total; a total of 0 is
+unknown}, and `unloaded` when the networks were freed after `idle_seconds` (a parameter of every
+request, None = never) without work. It ends as soon as its stdin is closed, so that it cannot
+outlive its parent.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .. import __version__
-from ..errors import Cancelled, CheckpointError, MarigoldError
+from ..errors import Cancelled, CheckpointError, MarigoldError, is_out_of_memory
 from .jsonrpc import (
     BAD_CHECKPOINT,
     BAD_INPUT,
@@ -44,9 +44,7 @@ from .jsonrpc import (
 if TYPE_CHECKING:
     from .methods import Session
 
-METHODS = (
-    "load", "depth", "predict", "ensemble", "align", "checkpoints", "download", "unload",
-)  # fmt: skip
+METHODS = ("load", "depth", "align", "download", "unload")
 IDLE_SECONDS = 300.0
 NO_MEMORY = (
     "The device ran out of memory: close other programs that use it, lower the resolution, use "
@@ -121,9 +119,6 @@ class Worker:
             self._send({"id": id, "result": {"cancelled": self._cancel(params.get("id"))}})
         elif method == "status":
             self._send({"id": id, "result": self._status()})
-        elif method == "quit":
-            self._send({"id": id, "result": {}})
-            os._exit(0)
         elif method in METHODS:
             with self._changed:
                 self._waiting.append(Request(id, method, params, message.arrays))
@@ -181,8 +176,8 @@ class Worker:
         def report(stage: str, step: int = 0, total: int = 0) -> None:
             if request.cancelled.is_set():
                 raise Cancelled("Cancelled.")
-            told = {"id": request.id, "stage": stage, "step": step, "total": total}
-            self._notify("progress", told)
+            params = {"id": request.id, "stage": stage, "step": step, "total": total}
+            self._notify("progress", params)
 
         failure = None
         idle_seconds: float | None = IDLE_SECONDS
@@ -211,8 +206,8 @@ class Worker:
     def _notify(self, method: str, params: Mapping[str, Any]) -> None:
         self._send({"method": method, "params": params})
 
-    def _refuse(self, id: int | str | None, code: int, sentence: str) -> None:
-        self._send({"id": id, "error": {"code": code, "message": sentence}})
+    def _refuse(self, id: int | str | None, code: int, reason: str) -> None:
+        self._send({"id": id, "error": {"code": code, "message": reason}})
 
     def _send(self, content: Mapping[str, Any]) -> None:
         self._write(encode(content))
@@ -235,10 +230,10 @@ def _idle_seconds(params: dict[str, Any]) -> float | None:
 
 
 def _failure(error: BaseException, method: str) -> tuple[int, str]:
-    """The code and the one sentence for what a request ended in."""
+    """The code and the message of the error that a request ended in."""
     if isinstance(error, Cancelled):
         return CANCELLED, "Cancelled."
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return OUT_OF_MEMORY, NO_MEMORY
     if isinstance(error, MarigoldError):
         code = BAD_CHECKPOINT if isinstance(error, CheckpointError) else BAD_INPUT
@@ -249,15 +244,6 @@ def _failure(error: BaseException, method: str) -> tuple[int, str]:
         return NOT_INSTALLED, f"The engine's Python ({sys.executable}) {lacks}; test it."
     lines = str(error).strip().splitlines() or ["no message"]
     return INTERNAL_ERROR, f"The engine failed in {method!r} ({type(error).__name__}: {lines[0]})."
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    memory = sys.modules.get(f"{__package__.rpartition('.')[0]}.memory")
-    if memory is None:  # torch is not there yet, or cannot be imported at all
-        return isinstance(error, MemoryError)
-    # `too_little_memory` is a MarigoldError with torch's own error as its cause.
-    causes = [one for one in (error, error.__cause__) if one is not None]
-    return any(memory.is_out_of_memory(one) for one in causes)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 from marigold_core.cli.arguments import main
 from marigold_core.depth import DepthMap, read_depth
 from marigold_core.errors import CheckpointError, MarigoldError
+from marigold_core.options import Options
 from marigold_core.progress import Progress
 
 trimesh = pytest.importorskip("trimesh")
@@ -23,7 +24,8 @@ class Engine:
 
     device, dtype = "cpu", "torch.float32"
     loaded: list[tuple[str, dict]] = []
-    called: list[dict] = []
+    called: list[Options] = []
+    masks: list = []
     error: BaseException | None = None
 
     @classmethod
@@ -33,16 +35,17 @@ class Engine:
         cls.loaded.append((name, options))
         return cls()
 
-    def __call__(self, image, **options):
+    def __call__(self, image, options, *, mask, callback):
         self.called.append(options)
+        self.masks.append(mask)
         for step in (1, 2):
-            options["callback"](Progress("denoise", step, 2, preview=None))
+            callback(Progress("denoise", step, 2, preview=None))
         if self.error is not None and image[0, 0, 0] == 0:  # only black pictures fail
             raise self.error
         height, width, _ = image.shape
         depth = np.tile(np.linspace(0, 1, width, dtype=np.float32), (height, 1))
-        spread = 0.1 * depth if options["ensemble_size"] > 1 else None
-        return DepthMap(depth, spread, options["mask"], seconds={"encode": 0.1, "denoise": 0.2})
+        spread = 0.1 * depth if options.ensemble_size > 1 else None
+        return DepthMap(depth, spread, mask, seconds={"encode": 0.1, "denoise": 0.2})
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +55,7 @@ def stand_in(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "marigold_core.engine", module)
     monkeypatch.setattr(Engine, "loaded", [])
     monkeypatch.setattr(Engine, "called", [])
+    monkeypatch.setattr(Engine, "masks", [])
     monkeypatch.setattr(Engine, "error", None)
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # main changes it
     monkeypatch.chdir(tmp_path)
@@ -120,26 +124,47 @@ def test_options_reach_the_engine():
     arguments = "--checkpoint v1-1 --variant fp16 --device cpu --dtype bfloat16 --tiny-vae=tiny"
     sampling = "--steps 3 --ensemble 2 --resolution 96 --seed 7 --batch-size 4"
     assert main(["depth", picture("a.png"), *arguments.split(), *sampling.split()]) == 0
-    import torch
-
     assert Engine.loaded == [
-        ("v1-1", {"variant": "fp16", "device": "cpu", "dtype": torch.bfloat16, "vae": "tiny"})
+        ("v1-1", {"variant": "fp16", "device": "cpu", "dtype": "bfloat16", "vae": "tiny"})
     ]
     called = Engine.called[0]
-    assert called["generator"].initial_seed() == 7
+    assert called.seed == 7
     expected = {
         "num_inference_steps": 3, "ensemble_size": 2, "processing_resolution": 96, "batch_size": 4,
     }  # fmt: skip
-    assert {name: called[name] for name in expected} == expected
+    assert {name: getattr(called, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("--ensemble 99999999", "ensemble_size"),
+        (f"--resolution {10**20}", "processing_resolution"),
+        (f"--seed {2**64}", "seed"),
+        ("--steps 1001", "num_inference_steps"),
+    ],
+)
+@pytest.mark.parametrize("command", ["depth", "mesh"])
+def test_sampling_out_of_range_is_one_line_before_anything_loads(command, arguments, named, capsys):
+    assert main([command, picture("a.png"), *arguments.split()]) == 2
+    assert named in (err := capsys.readouterr().err) and one_line(err), err
+    assert Engine.loaded == []
+
+
+def test_an_empty_name_is_not_the_whole_folder(capsys):
+    picture("a.png")
+    assert main(["depth", ""]) == 2
+    assert "empty" in (err := capsys.readouterr().err) and one_line(err), err
 
 
 def test_defaults_are_nano_and_the_checkpoints_own():
     assert main(["depth", picture("a.png")]) == 0
     assert Engine.loaded == [("nano", {})]
     called = Engine.called[0]
-    assert called["ensemble_size"] == 1
-    for name in ("num_inference_steps", "processing_resolution", "batch_size", "mask"):
-        assert called[name] is None
+    assert called.ensemble_size == 1
+    for name in ("num_inference_steps", "processing_resolution", "batch_size"):
+        assert getattr(called, name) is None
+    assert Engine.masks == [None]
 
 
 def test_float_formats_hold_the_same_depth():
@@ -240,7 +265,7 @@ def test_mask_reaches_the_engine():
     mask[:4] = 255
     Image.fromarray(mask).save("mask.png")
     assert main(["depth", picture("a.png"), "--mask", "mask.png"]) == 0
-    np.testing.assert_array_equal(Engine.called[0]["mask"], mask > 0)
+    np.testing.assert_array_equal(Engine.masks[0], mask > 0)
 
 
 @pytest.mark.parametrize(
@@ -352,11 +377,13 @@ def test_a_checkpoint_from_end_to_end(monkeypatch, capsys, recwarn, family):
     try:
         build_checkpoint(Path("model"), family)
         capsys.readouterr()
-        sampling = ["--checkpoint", "model", "--steps", "2", "--resolution", "64", "--device=cpu"]
+        sampling = ["--checkpoint", "model", "--resolution", "64", "--device=cpu"]
+        sampling += ["--steps", "1" if family == "e2e" else "2"]
         sampling += ["--ensemble", "2", "--batch-size", "1", "--dtype", "float32"]
         source = picture("photo.png", (70, 50))
         assert main(["depth", source, *sampling, "-o", "out"]) == 0, capsys.readouterr().err
         assert main(["mesh", source, *sampling, "-o", "photo.glb", "--tear", "inf"]) == 0
+        assert main(["depth", source, *sampling, "-o", "again"]) == 0
     finally:
         torch.set_num_threads(threads)
     out, err = capsys.readouterr()
@@ -367,7 +394,6 @@ def test_a_checkpoint_from_end_to_end(monkeypatch, capsys, recwarn, family):
     assert written("out") == {"photo_depth.png", "photo_color.png", "photo_uncertainty.png"}
     assert read_depth("out/photo_depth.png").depth.shape == (50, 70)
     first = Path("out/photo_depth.png").read_bytes()
-    assert main(["depth", source, *sampling, "-o", "again"]) == 0
     assert Path("again/photo_depth.png").read_bytes() == first  # --seed has a default
 
     assert main(["checkpoints", "inspect", "model"]) == 0

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -218,8 +219,7 @@ def test_requests_in_turn_and_their_mistakes():
         assert worker.answer("c").content["result"] == {"cancelled": ["b"]}
         assert worker.answer("d").content["result"]["running"] == "a"
         assert worker.answer("a").arrays["depth"].shape == (40, 56)
-        worker.ask("e", "quit")
-        assert worker.answer("e").content["result"] == {}
+        worker.process.stdin.close()
         assert worker.process.wait(10) == 0
 
 
@@ -345,3 +345,20 @@ def test_the_framing_is_the_language_servers():
     header, body = data.split(b"\r\n\r\n")
     assert header == b"Content-Length: %d" % len(body)
     assert json.loads(body) == {"jsonrpc": "2.0", "id": 1, "method": "status"}
+
+
+def test_members_that_were_left_out_are_reported(monkeypatch):
+    from marigold_core import Marigold
+    from marigold_core.worker.methods import Session
+
+    def with_a_constant_member(self, image, options, **_):
+        members = torch.rand(3, 40, 56, generator=torch.Generator().manual_seed(0))
+        members[1:] = members[0]
+        members[2] = 0.5
+        return members
+
+    monkeypatch.setattr(Marigold, "predict", with_a_constant_member)
+    params = {"model": NANO, "ensemble_size": 3}
+    result, _ = Session().call("depth", params, {"image": PICTURE}, lambda *_: None)
+    assert len(result["warnings"]) == 1
+    assert "3 of 3: are constant" in result["warnings"][0]

@@ -8,7 +8,7 @@ from checkpoint_builders import LCM
 from diffusers import LCMScheduler
 from diffusers.utils.torch_utils import randn_tensor
 
-from marigold_core.consistency import consistency_table
+from marigold_core.diffusion import lcm_table
 from marigold_core.errors import MarigoldError
 
 SHAPE = (3, 4, 5, 6)
@@ -16,7 +16,7 @@ SHAPE = (3, 4, 5, 6)
 
 @pytest.mark.parametrize(("steps", "timesteps"), [(1, [999]), (4, [999, 759, 499, 259])])
 def test_timesteps_of_the_published_checkpoint(steps, timesteps):
-    assert consistency_table(LCM, steps).timesteps.tolist() == timesteps
+    assert lcm_table(LCM, steps).timesteps.tolist() == timesteps
 
 
 @pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon", "sample"])
@@ -33,7 +33,7 @@ def test_a_run_with_drawn_ahead_noise_is_the_schedulers_run(steps, prediction_ty
         expected = step.prev_sample
 
     generator = torch.Generator().manual_seed(3)
-    table = consistency_table(config, steps)
+    table = lcm_table(config, steps)
     noise = [randn_tensor(SHAPE, generator) for _ in range(steps - 1)] + [torch.zeros(SHAPE)]
     for i in range(steps):
         estimate = table.x0[i, 0] * x + table.x0[i, 1] * outputs[i]
@@ -46,4 +46,4 @@ def test_a_run_with_drawn_ahead_noise_is_the_schedulers_run(steps, prediction_ty
 @pytest.mark.parametrize("steps", [0, 51])
 def test_steps_beyond_the_distillation_are_refused(steps):
     with pytest.raises(MarigoldError, match="1 to 50"):
-        consistency_table(LCM, steps)
+        lcm_table(LCM, steps)
