@@ -17,6 +17,8 @@ from ..files import atomic_path
 FILE_NAME = "SHA256SUMS"
 # "<digest>  <path>", or " *" before the path where the file was read as binary.
 LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.+)")
+# What the hub's cache names a file by.
+DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 MOST_BYTES = 1 << 20  # of SHA256SUMS itself: a checkpoint has some tens of files
 CHUNK = 1 << 20
 
@@ -69,6 +71,25 @@ def damaged_files(folder: Path, listed: Mapping[str, str]) -> list[str]:
     return damaged
 
 
+def verify_download(snapshot: Path) -> int | None:
+    """How many files of a snapshot in the hub's cache were compared; None for other folders.
+
+    The cache names each file by its digest on the hub: SHA-256, or git's SHA-1 for small files.
+    Raises CheckpointError that names what differs.
+    """
+    links = [path for path in sorted(snapshot.rglob("*")) if path.is_symlink()]
+    named = {link: link.resolve() for link in links}
+    named = {link: blob for link, blob in named.items() if DIGEST.fullmatch(blob.name)}
+    for link, blob in named.items():
+        digest = sha256(blob) if len(blob.name) == 64 else git_sha1(blob)
+        if digest != blob.name:
+            raise CheckpointError(
+                f"{link.relative_to(snapshot).as_posix()} has changed since it was downloaded; "
+                f"delete {blob} and download the checkpoint again."
+            )
+    return len(named) or None
+
+
 def read_checksums(folder: Path) -> dict[str, str] | None:
     """Relative path -> digest, as `SHA256SUMS` lists them; None without that file.
 
@@ -113,3 +134,9 @@ def sha256(file: str | os.PathLike[str]) -> str:
         while chunk := opened.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def git_sha1(file: Path) -> str:
+    """The name that git has for a file's content (gitformat-pack, "blob")."""
+    content = file.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

@@ -181,6 +181,9 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     )
     model.add_argument("--variant", metavar="NAME", help="weight files to take, such as fp16")
     model.add_argument(
+        "--revision", metavar="NAME", help="branch, tag or commit of a hub id or published name"
+    )
+    model.add_argument(
         "--tiny-vae", nargs="?", const="tiny", metavar="NAME",
         help="a faster, coarser VAE: folder or hub id (without one: madebyollin/taesd)",
     )  # fmt: skip
@@ -225,11 +228,18 @@ def _add_checkpoints(commands: argparse._SubParsersAction[argparse.ArgumentParse
     download = actions.add_parser("download", help="fetch a published checkpoint into the cache")
     download.add_argument("name", help="published name or hub id")
     download.add_argument("--variant", help="weight files to take, such as fp16 (half the size)")
+    download.add_argument("--revision", help="branch, tag or commit of the hub's repository")
     download.set_defaults(action="download")
     inspect = actions.add_parser("inspect", help="what a checkpoint is, from its files' headers")
     inspect.add_argument("name", help="bundled or published name, folder, or hub id")
     inspect.add_argument("--base", help="where a checkpoint of only a U-Net has its other parts")
     inspect.add_argument("--variant", help="weight files to look at, such as fp16")
+    inspect.add_argument("--revision", help="branch, tag or commit of the hub's repository")
+    inspect.add_argument(
+        "--verify",
+        action="store_true",
+        help="compare every file with SHA256SUMS in the folder, or with the digests of the hub",
+    )
     inspect.set_defaults(action="inspect")
     for action in (listing, download, inspect):
         _add_debug(action)
@@ -274,5 +284,5 @@ def _checkpoints(arguments: argparse.Namespace) -> int:
     if arguments.action == "list":
         return commands.list_checkpoints()
     if arguments.action == "download":
-        return commands.download_checkpoint(arguments.name, arguments.variant)
-    return commands.describe_checkpoint(arguments.name, arguments.base, arguments.variant)
+        return commands.download_checkpoint(arguments)
+    return commands.describe_checkpoint(arguments)

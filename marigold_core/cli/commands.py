@@ -17,7 +17,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ..depth import DepthMap, read_depth
 from ..depth_files import write_picture
-from ..errors import MarigoldError
+from ..errors import MarigoldError, printable
 from ..geometry import depth_to_mesh
 from ..images import read_image, read_mask
 from ..mesh import SUFFIXES, Mesh
@@ -138,25 +138,33 @@ def list_checkpoints() -> int:
     return 0
 
 
-def download_checkpoint(name: str, variant: str | None) -> int:
+def download_checkpoint(arguments: argparse.Namespace) -> int:
     """`marigold checkpoints download`."""
     from ..checkpoints.hub import download
 
-    say(f"{name} is in {download(name, variant=variant)}")
+    place = download(arguments.name, variant=arguments.variant, revision=arguments.revision)
+    say(f"{arguments.name} is in {printable(place)}")
     return 0
 
 
-def describe_checkpoint(name: str, base: str | None, variant: str | None) -> int:
+def describe_checkpoint(arguments: argparse.Namespace) -> int:
     """`marigold checkpoints inspect`."""
     from ..checkpoints.inspection import inspect_checkpoint
 
-    info = inspect_checkpoint(name, base=base, variant=variant, local_files_only=True)
+    info = inspect_checkpoint(
+        arguments.name,
+        base=arguments.base,
+        variant=arguments.variant,
+        revision=arguments.revision,
+        local_files_only=True,
+    )
     if info.scale_invariant:
         depth = "up to a scale and a shift" if info.shift_invariant else "up to a scale"
     else:
         depth = "metric"
     facts = {
         "folder": info.folder,
+        **({"commit": info.commit} if info.commit else {}),
         "family": info.family + (f" ({info.class_name})" if info.class_name else ""),
         "depth": depth,
         "steps": info.num_inference_steps,
@@ -168,9 +176,25 @@ def describe_checkpoint(name: str, base: str | None, variant: str | None) -> int
     for part, weights in info.weights.items():
         variant = f", {weights.variant}" if weights.variant else ""
         facts[part] = f"{weights.parameters / 1e6:.1f} M parameters, {weights.dtype}{variant}"
+    if arguments.verify:
+        facts["verified"] = _verify(info.folder)
     for fact, value in facts.items():
-        say(f"{fact + ':':<14}{value}")
+        say(f"{fact + ':':<14}{printable(value)}")
     return 0
+
+
+def _verify(folder: Path) -> str:
+    """What was compared with what. Raises MarigoldError for a difference, or without a list."""
+    from ..checkpoints import checksums
+
+    if (compared := checksums.verify_checksums(folder)) is not None:
+        return f"{compared} files are what {checksums.FILE_NAME} lists"
+    if (compared := checksums.verify_download(folder)) is not None:
+        return f"{compared} files are what the hub published at this commit"
+    raise MarigoldError(
+        f"{folder} has no {checksums.FILE_NAME} and is no download in the hub's cache, so there is"
+        " nothing to verify it by."
+    )
 
 
 def _inputs(given: list[str], arguments: argparse.Namespace) -> list[str]:
@@ -198,6 +222,7 @@ def _load(arguments: argparse.Namespace) -> Marigold:
         options = {
             "base": arguments.base,
             "variant": arguments.variant,
+            "revision": arguments.revision,
             "device": arguments.device,
             "dtype": arguments.dtype,
             "vae": arguments.tiny_vae,
