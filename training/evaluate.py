@@ -10,10 +10,10 @@
     accelerate launch --num_processes 4 training/evaluate.py ...
 
 The trivial maps take the same fit: the single best constant, and a vertical ramp (depth grows
-towards the top of the picture). A model is worth something where it beats both.
+towards the top of the picture). A checkpoint is of use where it beats both.
 
-Predictions are kept under --output: a run that was stopped goes on where it was when the same
-command is given again. See docs/evaluation.md.
+Predictions are kept under --output: the same command continues a run that was stopped. See
+docs/evaluation.md.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ from scoring import (
 )
 
 from marigold_core import Marigold, MarigoldError
-from marigold_core.files import atomic_path
+from marigold_core.diffusion import SPACINGS
+from marigold_core.files import atomic_path, exit_on_sigterm
 
 # What each sweep goes through unless --values says otherwise.
 SWEEPS = {
@@ -61,7 +62,7 @@ def planned_cases(args: argparse.Namespace) -> list[Case]:
         return Case(method, seeds, fit)
 
     bases = [Setting.parse(text) for text in args.settings]
-    bases = [base._replace(noise=args.noise) for base in bases]
+    bases = [base._replace(noise=args.noise, spacing=args.timestep_spacing) for base in bases]
     base = bases[0]
     if args.sweep in (None, "checkpoint"):
         return [case(setting, str(setting)) for setting in bases]
@@ -161,6 +162,12 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     how.add_argument("--fit", choices=FITS, default="least_squares", help="to the true depth")
     how.add_argument("--noise", choices=NOISES, default="gaussian", help="to start from")
+    how.add_argument(
+        "--timestep-spacing",
+        choices=SPACINGS,
+        default="trailing",
+        help="leading: as Marigold v1-0's published figures",
+    )
     how.add_argument("--seed", "--seeds", dest="seeds", type=int, nargs="+", default=[1234])
     how.add_argument("--sweep", choices=SWEEPS, help="vary this in the first of the settings")
     how.add_argument("--values", nargs="+", help="what the sweep goes through")
@@ -204,11 +211,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (MarigoldError, OSError) as error:
         sys.exit(f"evaluate.py: {error}")
     except KeyboardInterrupt:
-        sys.exit("\nStopped; the same command goes on from here.")
+        sys.exit("\nStopped; the same command continues from here.")
     processes.finish()
     if any(not evaluation.measured for evaluation in evaluations):
         sys.exit("evaluate.py: a data set has no picture that could be measured.")
 
 
 if __name__ == "__main__":
+    exit_on_sigterm()
     main()

@@ -29,9 +29,9 @@ class Score(NamedTuple):
     """Of one picture, or their mean; p the fitted prediction, g the truth, in metres.
 
     abs_rel: mean |p - g| / g. delta1..3: share of pixels with max(p / g, g / p) < 1.25 ** k.
-    sq_rel: mean (p - g)^2 / g. rmse; rmse_log: of natural logarithms. log10: mean |log10 p / g|.
-    silog: 100 times the standard deviation of log p - log g. boundary_f1: see there; NaN where
-    the truth has no boundary.
+    sq_rel: mean (p - g)^2 / g. rmse; rmse_log: of natural logarithms; irmse: of 1 / p and 1 / g,
+    per metre. log10: mean |log10 p / g|. silog: 100 times the standard deviation of log p - log g.
+    boundary_f1: see there; NaN where the truth has no boundary.
     """
 
     abs_rel: float
@@ -41,6 +41,7 @@ class Score(NamedTuple):
     sq_rel: float
     rmse: float
     rmse_log: float
+    irmse: float
     log10: float
     silog: float
     boundary_f1: float
@@ -61,7 +62,8 @@ def score(
 ) -> Score:
     """Metrics of a prediction (H, W) against truth (H, W) > 0 where valid.
 
-    depth_range: metres, what the fitted prediction is clipped to; None is the truth's own range.
+    depth_range: metres, what the fitted prediction is clipped to: the data set's, as published;
+    None: it is only kept above 1e-6 m, as the truth of one picture must not help its prediction.
     fit, fit_columns: see `fitted`. Raises MarigoldError where no pixel is valid or the prediction
     is not finite there.
     """
@@ -70,7 +72,7 @@ def score(
     if not np.isfinite(prediction[valid]).all():
         raise MarigoldError("The prediction holds NaN or infinity.")
     g = truth[valid].astype(np.float64)
-    low, high = (g.min(), g.max()) if depth_range is None else depth_range
+    low, high = (0.0, np.inf) if depth_range is None else depth_range
     depth = fitted(prediction, truth, valid, fit, fit_columns)
     depth = depth.clip(low, high).clip(min=SMALLEST_DEPTH)
     p = depth[valid]
@@ -84,6 +86,7 @@ def score(
         sq_rel=float(np.mean(error**2 / g)),
         rmse=float(np.sqrt(np.mean(error**2))),
         rmse_log=float(np.sqrt(np.mean(log_error**2))),
+        irmse=float(np.sqrt(np.mean((1 / p - 1 / g) ** 2))),
         log10=float(np.mean(abs(log_error)) / np.log(10)),
         silog=float(100 * log_error.std()),
         boundary_f1=boundary_f1(depth, truth, valid),

@@ -1,4 +1,4 @@
-"""Predictions of a checkpoint over many settings, kept on disk so that a run can be taken up again.
+"""Predictions of a checkpoint over many settings, kept on disk so that a run can be continued.
 
 A file is named by what it depends on: the weights, the setting, the resolution and the picture's
 own pixels. A checkpoint trained on, or a picture changed, under the same name is a new one here.
@@ -34,7 +34,8 @@ REDUCTIONS = ("median", "mean")
 
 class Setting(NamedTuple):
     """steps, members: of the sampler and the ensemble. method, reduction: see `ensemble_depth`.
-    noise: what the latents start from. seed: set anew for every picture, as the authors do."""
+    noise: what the latents start from. seed: set again for every picture, as the authors do.
+    spacing: of the timesteps, see `Marigold.predict`."""
 
     steps: int
     members: int
@@ -42,6 +43,7 @@ class Setting(NamedTuple):
     reduction: str = "median"
     noise: str = "gaussian"
     seed: int = 1234
+    spacing: str = "trailing"
 
     @classmethod
     def parse(cls, text: str) -> Setting:
@@ -57,7 +59,8 @@ class Setting(NamedTuple):
             words += [
                 w for w in (self.method, self.reduction) if w not in ("closed_form", "median")
             ]
-        return ", ".join(words + [self.noise] * (self.noise != "gaussian"))
+        others = ((self.noise, "gaussian"), (self.spacing, "trailing"))
+        return ", ".join(words + [word for word, usual in others if word != usual])
 
 
 class Predictor:
@@ -145,6 +148,8 @@ class Predictor:
             processing_resolution=self.resolution,
             generator=generator,
             latents=latents,
+            # None: a checkpoint with timesteps of its own (LCM) takes no other.
+            timestep_spacing=None if setting.spacing == "trailing" else setting.spacing,
         )
 
     def _merge(self, members: Tensor, setting: Setting) -> NDArray[np.float32]:
@@ -161,6 +166,7 @@ class Predictor:
         if self.folder is None:
             return None
         words = [f"{setting.steps}x{setting.members}", *map(str, setting[2:]), str(self.resolution)]
+        words = [word for word in words if word != "trailing"]
         return self.folder / "_".join(words) / f"{name}.npy"
 
     def _read(self, setting: Setting, name: str) -> NDArray[np.float32] | None:
@@ -170,7 +176,7 @@ class Predictor:
         try:
             depth = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError):
-            return None  # A broken file is made anew.
+            return None  # A broken file is predicted again.
         return depth if depth.ndim == 2 and depth.dtype == np.float32 else None
 
     def _write(self, setting: Setting, name: str, depth: NDArray[np.float32]) -> None:

@@ -12,7 +12,7 @@ issue 158).
 vkitti: reads every frame of the scenes and variants that the authors train on, and lists those
 that can be used. Nothing is converted.
 
-Both go on where they stopped, name each file that cannot be used, and leave it out.
+Both continue where they stopped, name each file that cannot be used, and leave it out.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tqdm import tqdm
 
 from marigold_core.depth_files import write_picture
 from marigold_core.errors import MarigoldError
-from marigold_core.files import atomic_path
+from marigold_core.files import atomic_path, exit_on_sigterm
 from marigold_core.images import open_picture
 
 MIN_DEPTH_SPAN = 0.5  # metres
@@ -236,10 +236,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (MarigoldError, OSError) as error:
         sys.exit(f"prepare.py: {error}")
     except KeyboardInterrupt:
-        sys.exit("\nStopped; the same command goes on from here.")
+        sys.exit("\nStopped; the same command continues from here.")
     if not complete:
         sys.exit("prepare.py: some frames could not be used; they are named above.")
 
 
 if __name__ == "__main__":
+    exit_on_sigterm()
     main()

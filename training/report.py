@@ -23,6 +23,7 @@ HEADINGS = {
     "sq_rel": "SqRel",
     "rmse": "RMSE",
     "rmse_log": "RMSElog",
+    "irmse": "iRMSE",
     "log10": "log10",
     "silog": "SILog",
     "boundary_f1": "boundary F1",

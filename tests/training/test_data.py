@@ -200,6 +200,22 @@ def test_no_bytes_break_the_reader(tmp_path_factory, data, suffix):
         read_values(file)
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [({"decode": "rotate right by 3 bits"}, "decode is not a known key"),
+     ({"to_disparity_px": 0.25}, "to_disparity_px is not 1")],
+)  # fmt: skip
+def test_a_meta_json_that_says_more_than_is_known_is_left_out(tmp_path, more, words):
+    meta = {"rgb_file": "p.png", "depth_file": "d.png", "real": True, "to_metres": 0.001}
+    for name, content in (("known", meta | {"notes": "a sensor's"}), ("unknown", meta | more)):
+        picture(tmp_path / name / "p.png", 4, 4)
+        grey_16(tmp_path / name / "d.png", np.full((4, 4), 2500))
+        (tmp_path / name / "meta.json").write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match=words):
+        dataset = open_dataset(f"folder:{tmp_path}", "all")
+    assert [dataset.name(i) for i in range(len(dataset))] == ["known"]
+
+
 def test_files_that_only_pretend_to_be_arrays(tmp_path):
     archive, promise = tmp_path / "zip.npy", tmp_path / "promise.npy"
     with zipfile.ZipFile(archive, "w") as opened:

@@ -83,6 +83,28 @@ def test_one_step_and_one_member_are_the_engines_own(checkpoint, folder, tmp_pat
     assert found["constant"]["mean"]["boundary_f1"] in (0, None)
 
 
+def test_leading_timesteps_are_the_engines_own(checkpoint, folder, tmp_path):
+    """Marigold v1-0's published rows are of leading timesteps."""
+    found = by_method(run(checkpoint, folder, tmp_path, "--settings", "2x1",
+                          "--timestep-spacing", "leading"))  # fmt: skip
+    trailing = by_method(run(checkpoint, folder, tmp_path, "--settings", "2x1"))
+    marigold = Marigold.from_pretrained(checkpoint, device="cpu")
+    dataset = open_dataset(f"folder:{folder}", "all")
+    expected = []
+    for sample in (dataset[i] for i in range(len(dataset))):
+        depth = marigold(
+            sample.image.permute(1, 2, 0).numpy(),
+            num_inference_steps=2,
+            processing_resolution=48,
+            timestep_spacing="leading",
+            generator=torch.Generator().manual_seed(1234),
+        ).depth
+        expected.append(score(depth, sample.depth.numpy(), sample.valid.numpy()).abs_rel)
+    mean = found["2 steps x 1, leading"]["mean"]["abs_rel"]
+    assert mean == pytest.approx(np.mean(expected), rel=1e-6)
+    assert mean != pytest.approx(trailing["2 steps x 1"]["mean"]["abs_rel"], rel=1e-6)
+
+
 def test_the_ceiling_is_the_true_depth_through_the_vae(tmp_path):
     evaluate.main(["nano", "--data", "procedural:3", "--settings", "1x1", "--ceiling",
                    "--processing-resolution", "0", "--output", str(tmp_path)])  # fmt: skip
@@ -120,7 +142,7 @@ def test_a_run_that_was_stopped_goes_on_and_gives_the_same_table(
 
     with monkeypatch.context() as patch:
         patch.setattr(Marigold, "predict", killed_at_the_fourth)
-        with pytest.raises(SystemExit, match="goes on"):
+        with pytest.raises(SystemExit, match="continues"):
             run(checkpoint, folder, tmp_path / "stopped", *settings)
     assert not list((tmp_path / "stopped").glob("*.json"))
     capsys.readouterr()

@@ -45,6 +45,15 @@ def test_values_by_hand():
     assert result.boundary_f1 == 0
 
 
+def test_the_truth_of_a_picture_does_not_bound_its_prediction():
+    truth, valid = np.array([[2.0, 3.0, 4.0]]), np.ones((1, 3), bool)
+    result = score(np.array([[2.0, 3.0, 40.0]]), truth, valid, fit="none")
+    assert result.abs_rel == pytest.approx((36 / 4) / 3)
+    within = score(np.array([[2.0, 3.0, 40.0]]), truth, valid, fit="none", depth_range=(1e-5, 10))
+    assert within.abs_rel == pytest.approx((6 / 4) / 3)
+    assert np.isfinite(score(-truth, truth, valid, fit="none")).all()
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_every_metric_against_its_formula(seed):
     truth = random_truth(seed)
@@ -65,6 +74,7 @@ def test_every_metric_against_its_formula(seed):
         "sq_rel": sum((p - g) ** 2 / g for p, g in pairs) / n,
         "rmse": math.sqrt(sum((p - g) ** 2 for p, g in pairs) / n),
         "rmse_log": math.sqrt(sum(d * d for d in logs) / n),
+        "irmse": math.sqrt(sum((1 / p - 1 / g) ** 2 for p, g in pairs) / n),
         "log10": sum(abs(math.log10(p / g)) for p, g in pairs) / n,
         "silog": 100 * math.sqrt(sum(d * d for d in logs) / n - mean_log**2),
         **{f"delta{k}": sum(max(p / g, g / p) < 1.25**k for p, g in pairs) / n for k in (1, 2, 3)},
@@ -180,9 +190,9 @@ def test_boundary_f1_wants_the_edge_in_its_place():
 
 
 def test_the_mean_leaves_out_what_has_no_boundary():
-    one = Score(*[1.0] * 9, math.nan)
-    two = Score(*[3.0] * 9, 0.5)
-    assert mean_score([one, two]) == Score(*[2.0] * 9, 0.5)
+    one = Score(*[1.0] * 10, math.nan)
+    two = Score(*[3.0] * 10, 0.5)
+    assert mean_score([one, two]) == Score(*[2.0] * 10, 0.5)
     assert math.isnan(mean_score([one]).boundary_f1)
 
 

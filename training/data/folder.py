@@ -39,6 +39,15 @@ from .sample import HOLE, DataError, Sample, SampleDataset, as_sample, resize_sa
 
 # Without a word on splits one sample in twenty is kept to validate.
 VALIDATION_STRIDE = 20
+# What a meta.json may say beside what is read: where a frame is from, and facts about it.
+DESCRIPTIVE = frozenset(
+    "name source_repo commit licence license dataset notes rgb_shape depth_shape valid_pct "
+    "range_p1_p50_p99 original_path to_plane to_depth focal_px baseline_m eval_crop".split()
+)
+READ = frozenset(
+    "real rgb_file depth_file to_metres depth_kind doffs_px npz_key hdf5_key invalid distance "
+    "intrinsics to_disparity_px".split()
+)
 HOLES = re.compile(r"(==|<=|>=|<|>)\s*(-?[\d.]+(?:[eE][+-]?\d+)?)$")
 COMPARE = {
     "==": operator.eq,
@@ -70,8 +79,8 @@ class Folder(SampleDataset):
     """The samples of a folder, or of the manifest file itself.
 
     A split named in the manifest, or a manifest file of its own, decides; else every twentieth
-    sample is "val", the rest "train", and "test" is all. Broken lines of a manifest are warned of
-    and left out. resolution None keeps each picture's size.
+    sample is "val", the rest "train", and "test" is all. Broken lines of a manifest are left out
+    with a warning. resolution None keeps each picture's size.
     """
 
     def __init__(
@@ -222,12 +231,21 @@ def _entry(row: Mapping[str, Any], file: Path) -> Entry:
 
 
 def _described(files: list[Path]) -> Iterator[Entry]:
-    """Folders with a `meta.json` each; those that say `"real": false` are not photographs."""
+    """Folders with a `meta.json` each, but those that say `"real": false`: no photographs.
+
+    Raises nothing for one that cannot be used: it is left out with a warning.
+    """
     for file in files:
         try:
             meta = json.loads(file.read_text(encoding="utf-8"))
             if not meta.get("real", True):
                 continue
+            # One that is not known may change what the numbers mean, as "decode" does.
+            unknown = sorted(meta.keys() - READ - DESCRIPTIVE)
+            if unknown:
+                raise ValueError(f"{unknown[0]} is not a known key")
+            if meta.get("to_disparity_px", 1) != 1:
+                raise ValueError("to_disparity_px is not 1")
             row = {
                 "name": file.parent.name,
                 "image": meta["rgb_file"],
