@@ -33,11 +33,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from marigold_core import Marigold  # noqa: E402
 
 SCHEDULER = {
-    "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
-    "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1,
-    "prediction_type": "v_prediction", "timestep_spacing": "trailing",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+    "prediction_type": "v_prediction",
+    "timestep_spacing": "trailing",
     "rescale_betas_zero_snr": True,
-}  # fmt: skip
+}
 ENGINES = ("diffusers", "marigold-kit")
 
 
@@ -70,8 +75,10 @@ def main() -> None:
     if args.card_gb and torch.cuda.is_available():
         whole = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, args.card_gb * 2**30 / whole))
-    print("| weights | device | picture | steps | N | diffusers s | ours s | ratio "
-          "| diffusers GiB | ours GiB |")  # fmt: skip
+    print(
+        "| weights | device | picture | steps | N | diffusers s | ours s | ratio "
+        "| diffusers GiB | ours GiB |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|")
     for part in args.parts:
         engines: Engines | None = None
@@ -82,8 +89,10 @@ def main() -> None:
                 peaks = {name: peak_of_child(name, case, args.threads) for name in ENGINES}
             theirs, ours = (seconds[name] for name in ENGINES)
             memory = " | ".join(f"{peaks[name]:.2f}" if name in peaks else "-" for name in ENGINES)
-            print(f"| {case.label} | {theirs:.3f} | {ours:.3f} | {theirs / ours:.2f} | {memory} |",
-                  flush=True)  # fmt: skip
+            print(
+                f"| {case.label} | {theirs:.3f} | {ours:.3f} | {theirs / ours:.2f} | {memory} |",
+                flush=True,
+            )
 
 
 def arguments() -> argparse.Namespace:
@@ -130,9 +139,13 @@ def load(case: Case, names: tuple[str, ...] = ENGINES) -> Engines:
     else:
         marigold = full_size(case.device, case.dtype)
     pipeline = MarigoldDepthPipeline(
-        marigold.unet, marigold.vae, DDIMScheduler.from_config(marigold.scheduler_config),
-        text_encoder=None, tokenizer=None, prediction_type="depth",
-    )  # fmt: skip
+        marigold.unet,
+        marigold.vae,
+        DDIMScheduler.from_config(marigold.scheduler_config),
+        text_encoder=None,
+        tokenizer=None,
+        prediction_type="depth",
+    )
     pipeline.empty_text_embedding = marigold.text_embedding
     pipeline.set_progress_bar_config(disable=True)
 

@@ -48,7 +48,7 @@ def normalize_depth(
             placed at z = near + depth * (far - near), 0 < near < far, and becomes
             (1/z - 1/far) / (1/near - 1/far): near is 1, far is 0. This is not 1 - depth.
     invert, gamma: then x -> 1 - x, and after that x -> x ** gamma.
-    mask: bool (H, W) or the map's shape; pixels outside it have no say in the range, are put
+    mask: bool (H, W) or the map's shape; pixels outside it are ignored for the range, are put
         through the same formula, and count as furthest away where they are not finite.
     clip: to [0, 1]; False leaves values outside the range there (not with a gamma).
 
@@ -64,7 +64,7 @@ def normalize_depth(
 
 @dataclass(frozen=True, eq=False)
 class DepthMap:
-    """What one picture came to.
+    """The depth of one picture.
 
     depth: float32 (H, W), 0 = near, 1 = far, unless normalised otherwise.
     uncertainty: float32 (H, W) >= 0 in the units of depth, the spread of the ensemble; None when

@@ -48,8 +48,11 @@ LCM = {
 AFFINE = {"scale_invariant": True, "shift_invariant": True}
 DEPTH = {"_class_name": "MarigoldDepthPipeline", "prediction_type": "depth"}
 V1_1 = {
-    **DEPTH, **AFFINE, "default_denoising_steps": 4, "default_processing_resolution": 768,
-}  # fmt: skip
+    **DEPTH,
+    **AFFINE,
+    "default_denoising_steps": 4,
+    "default_processing_resolution": 768,
+}
 NOTHING = [None, None]
 
 # name: (model_index.json without its components, scheduler_config.json)

@@ -40,9 +40,15 @@ def rendered_folder(root: Path, count: int, height: int = 24, width: int = 32) -
         header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
         OpenEXR.File(header, {"Z": depth}).write(str(root / f"depth/{i:06}.exr"))
         Image.fromarray(mask).save(root / f"mask/{i:06}.png")
-        row = {"image": f"images/{i:06}.png", "depth": f"depth/{i:06}.exr",
-               "mask": f"mask/{i:06}.png", "unit_m": 1.0, "seed": i,
-               "intrinsics": [40.0, 40.0, width / 2, height / 2], "scene": "room"}  # fmt: skip
+        row = {
+            "image": f"images/{i:06}.png",
+            "depth": f"depth/{i:06}.exr",
+            "mask": f"mask/{i:06}.png",
+            "unit_m": 1.0,
+            "seed": i,
+            "intrinsics": [40.0, 40.0, width / 2, height / 2],
+            "scene": "room",
+        }
         lines.append(json.dumps(row))
     (root / "manifest.jsonl").write_text("\n".join(lines) + "\n")
     return root
@@ -63,9 +69,14 @@ def vkitti_frame(
 
 
 def hypersim_frame(
-    root: Path, scene: str, number: int, distance: np.ndarray, colour: np.ndarray,
-    entity: np.ndarray, camera: str = "cam_00",
-) -> None:  # fmt: skip
+    root: Path,
+    scene: str,
+    number: int,
+    distance: np.ndarray,
+    colour: np.ndarray,
+    entity: np.ndarray,
+    camera: str = "cam_00",
+) -> None:
     import h5py
 
     images = root / scene / "images"
@@ -84,7 +95,15 @@ def hypersim_table(root: Path, rows: list[tuple[str, int, str, bool]]) -> None:
     """rows: scene, frame, split, in the public release."""
     with (root / "metadata_images_split_scene_v1.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["scene_name", "camera_name", "frame_id", "included_in_public_release",
-                         "exclude_reason", "split_partition_name"])  # fmt: skip
+        writer.writerow(
+            [
+                "scene_name",
+                "camera_name",
+                "frame_id",
+                "included_in_public_release",
+                "exclude_reason",
+                "split_partition_name",
+            ]
+        )
         for scene, number, split, public in rows:
             writer.writerow([scene, "cam_00", number, public, "", split])

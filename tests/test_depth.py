@@ -257,7 +257,7 @@ def test_exr_channels(tmp_path, depth):
     assert written.header()["compression"] == exr.ZIP_COMPRESSION
 
 
-def test_missing_openexr_is_one_sentence(tmp_path, depth, monkeypatch):
+def test_missing_openexr_is_one_line(tmp_path, depth, monkeypatch):
     monkeypatch.setitem(sys.modules, "OpenEXR", None)
     with pytest.raises(MarigoldError, match="pip install OpenEXR"):
         DepthMap(depth).save(tmp_path / "depth.exr")

@@ -218,9 +218,13 @@ def test_progress_counts_to_the_end_and_previews_depth():
     marigold = build()
     picture = np.random.default_rng(0).random((240, 60, 3), dtype=np.float32)
     marigold(
-        picture, ensemble_size=3, batch_size=2, processing_resolution=0, callback=note,
+        picture,
+        ensemble_size=3,
+        batch_size=2,
+        processing_resolution=0,
+        callback=note,
         generator=seed(),
-    )  # fmt: skip
+    )
     assert [p.step for p in seen] == [2, 4, 5, 6, 7, 8, 9]
     assert {p.total for p in seen} == {9}
     assert [p.stage for p in seen] == ["denoise"] * 4 + ["decode"] * 3
@@ -316,9 +320,11 @@ def test_a_tiny_autoencoder_takes_the_vaes_place():
     marigold = build()
     torch.manual_seed(0)
     marigold.vae = AutoencoderTiny(
-        encoder_block_out_channels=(8, 8, 8, 8), decoder_block_out_channels=(8, 8, 8, 8),
-        num_encoder_blocks=(1, 1, 1, 1), num_decoder_blocks=(1, 1, 1, 1),
-    ).eval()  # fmt: skip
+        encoder_block_out_channels=(8, 8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8, 8),
+        num_encoder_blocks=(1, 1, 1, 1),
+        num_decoder_blocks=(1, 1, 1, 1),
+    ).eval()
     assert vae_factor(marigold.vae) == 8
     assert marigold.predict(PICTURE, ensemble_size=2).shape == (2, 22, 32)
 

@@ -262,7 +262,7 @@ def test_grid_quads_of_two_by_three():
         ({"depth": np.zeros((4, 4, 1), np.float32)}, "float array"),
     ],
 )
-def test_bad_input_is_one_sentence(change, words):
+def test_bad_input_is_one_line(change, words):
     arguments = {"depth": np.zeros((4, 4), np.float32), **change}
     with pytest.raises(MarigoldError, match=words) as caught:
         depth_to_mesh(arguments.pop("depth"), **arguments)

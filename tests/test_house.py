@@ -1,4 +1,4 @@
-"""The house: imports run one way, and what stands twice says the same."""
+"""The structure: imports run one way, and facts that stand in two files agree."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import marigold_core
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-ROOMS = ("marigold_core", "nodes", "blender_addon", "training", "tests", "benchmarks")
-# What other rooms may not import: ComfyUI's and Blender's modules belong to the doors.
+PARTS = ("marigold_core", "nodes", "blender_addon", "training", "tests", "benchmarks")
+# What a part may not import: ComfyUI's and Blender's modules belong to their front ends.
 FOREIGN = {
     "marigold_core": {"comfy", "comfy_api", "comfy_execution", "folder_paths", "nodes", "server",
                       "bpy", "bmesh", "mathutils"},
@@ -62,8 +62,8 @@ def imports(file: Path) -> Iterator[str]:
                 yield from (".".join((*base, name.name)) for name in node.names)
 
 
-def modules_of(room: str) -> list[Path]:
-    return sorted(path for path in files(".py") if path.relative_to(ROOT).parts[0] == room)
+def modules_of(part: str) -> list[Path]:
+    return sorted(path for path in files(".py") if path.relative_to(ROOT).parts[0] == part)
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -99,23 +99,23 @@ def commands(name: str) -> list[str]:
     return blocks[0].splitlines()
 
 
-@pytest.mark.parametrize("room", ["marigold_core", "nodes", "blender_addon", "training"])
-def test_arrows_run_to_marigold_core_alone(room):
-    others = {other for other in ROOMS if other not in (room, "marigold_core")}
+@pytest.mark.parametrize("part", ["marigold_core", "nodes", "blender_addon", "training"])
+def test_arrows_run_to_marigold_core_alone(part):
+    others = {other for other in PARTS if other not in (part, "marigold_core")}
     # training/ has no package: its scripts import each other by their bare names.
-    siblings = {path.stem for path in modules_of("training")} if room != "training" else set()
-    siblings -= {path.stem for path in modules_of(room)} | {"__init__"}
-    for file in modules_of(room):
+    siblings = {path.stem for path in modules_of("training")} if part != "training" else set()
+    siblings -= {path.stem for path in modules_of(part)} | {"__init__"}
+    for file in modules_of(part):
         tops = {name.split(".")[0] for name in imports(file)}
-        wrong = tops & (others | FOREIGN[room] | siblings) - {room}
+        wrong = tops & (others | FOREIGN[part] | siblings) - {part}
         assert not wrong, f"{file.relative_to(ROOT)} imports {sorted(wrong)}"
 
 
 def test_the_engine_imports_itself_relatively():
     # ComfyUI loads the repository under another name, where `import marigold_core` finds nothing,
     # or another copy.
-    for room in ("marigold_core", "nodes"):
-        for file in modules_of(room):
+    for part in ("marigold_core", "nodes"):
+        for file in modules_of(part):
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
                 names = [n.name for n in node.names] if isinstance(node, ast.Import) else []
                 if isinstance(node, ast.ImportFrom) and not node.level:
@@ -187,7 +187,7 @@ def test_readme_commands():
         assert "-c constraints.txt" in lines[0]
         assert lines[0].startswith("python3 -m venv .venv")
     assert "marigold depth --example" in commands("run")[0]
-    # `.ci/run` goes on with the environment that this one made.
+    # `.ci/run` continues with the environment that this command made.
     assert commands("test")[0].endswith(".venv-test/bin/python -m pytest")
 
 

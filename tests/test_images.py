@@ -1,4 +1,4 @@
-"""Any picture in, float32 RGB in [0, 1] out, or one sentence."""
+"""Any picture in, float32 RGB in [0, 1] out, or one line that says why not."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def test_batches_halve_until_they_fit_and_stay_there(error):
     assert device.tried == [8, 4, 2, 2, 2, 2, 2, 1]
 
 
-def test_a_member_that_does_not_fit_is_one_sentence_with_advice():
+def test_a_member_that_does_not_fit_is_one_line_with_advice():
     device = Limited(0, torch.OutOfMemoryError("CUDA out of memory."))
     with pytest.raises(MarigoldError, match="lower processing_resolution"):
         in_batches(device, 3, 2)

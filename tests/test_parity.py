@@ -63,10 +63,15 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
 def reference(parts: dict, config: dict) -> MarigoldDepthPipeline:
     scheduler = LCMScheduler if config["_class_name"] == "LCMScheduler" else DDIMScheduler
     pipeline = MarigoldDepthPipeline(
-        unet=parts["unet"], vae=parts["vae"], scheduler=scheduler.from_config(config),
-        text_encoder=None, tokenizer=None, prediction_type="depth",
-        default_denoising_steps=1, default_processing_resolution=64,
-    )  # fmt: skip
+        unet=parts["unet"],
+        vae=parts["vae"],
+        scheduler=scheduler.from_config(config),
+        text_encoder=None,
+        tokenizer=None,
+        prediction_type="depth",
+        default_denoising_steps=1,
+        default_processing_resolution=64,
+    )
     pipeline.empty_text_embedding = parts["embedding"]
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -75,9 +80,14 @@ def reference(parts: dict, config: dict) -> MarigoldDepthPipeline:
 def engine(parts: dict, config: dict) -> Marigold:
     family = "lcm" if config["_class_name"] == "LCMScheduler" else "ddim"
     return Marigold(
-        parts["unet"], parts["vae"], config, parts["embedding"], family=family,
-        num_inference_steps=1, processing_resolution=64,
-    )  # fmt: skip
+        parts["unet"],
+        parts["vae"],
+        config,
+        parts["embedding"],
+        family=family,
+        num_inference_steps=1,
+        processing_resolution=64,
+    )
 
 
 def spacing(config: dict) -> str | None:
@@ -116,14 +126,22 @@ def test_schedulers_and_steps(parts, name, steps):
     image = picture(97, 61)
     # A single batch of diffusers draws LCM's later noise for all members at once, as this does.
     expected = members(
-        reference(parts, config), image, num_inference_steps=steps, ensemble_size=3, batch_size=3,
+        reference(parts, config),
+        image,
+        num_inference_steps=steps,
+        ensemble_size=3,
+        batch_size=3,
         generator=torch.Generator().manual_seed(7),
-    )  # fmt: skip
+    )
     for batch_size in (1, 3):
         got = engine(parts, config).predict(
-            image, num_inference_steps=steps, ensemble_size=3, batch_size=batch_size,
-            generator=torch.Generator().manual_seed(7), timestep_spacing=spacing(config),
-        )  # fmt: skip
+            image,
+            num_inference_steps=steps,
+            ensemble_size=3,
+            batch_size=batch_size,
+            generator=torch.Generator().manual_seed(7),
+            timestep_spacing=spacing(config),
+        )
         check(got, expected)
 
 
@@ -164,9 +182,11 @@ def test_a_tiny_autoencoder(parts):
     with torch.random.fork_rng():
         torch.manual_seed(3)
         vae = AutoencoderTiny(
-            encoder_block_out_channels=(8, 8, 8, 8), decoder_block_out_channels=(8, 8, 8, 8),
-            num_encoder_blocks=(1, 1, 1, 1), num_decoder_blocks=(1, 1, 1, 1),
-        ).eval()  # fmt: skip
+            encoder_block_out_channels=(8, 8, 8, 8),
+            decoder_block_out_channels=(8, 8, 8, 8),
+            num_encoder_blocks=(1, 1, 1, 1),
+            num_decoder_blocks=(1, 1, 1, 1),
+        ).eval()
         torch.nn.init.normal_(vae.decoder.layers[-1].weight, std=2)
         torch.nn.init.constant_(vae.decoder.layers[-1].bias, 0.5)  # its decoder returns 2 x - 1
     tiny = parts | {"vae": vae}
@@ -181,14 +201,22 @@ def test_a_tiny_autoencoder(parts):
 
 
 @pytest.mark.parametrize(
-    "perturbed", ["unet.conv_in.weight", "unet.time_embedding.linear_1.weight", "embedding",
-                  "vae.encoder.conv_in.weight", "vae.decoder.conv_out.weight"],
-)  # fmt: skip
+    "perturbed",
+    [
+        "unet.conv_in.weight",
+        "unet.time_embedding.linear_1.weight",
+        "embedding",
+        "vae.encoder.conv_in.weight",
+        "vae.decoder.conv_out.weight",
+    ],
+)
 def test_one_changed_weight_breaks_parity(parts, perturbed):
     config = SCHEDULERS["v1-1"]
     image = picture(64, 48)
-    options = {"num_inference_steps": 2, "latents": torch.randn(
-        1, 4, 6, 8, generator=torch.Generator().manual_seed(1))}  # fmt: skip
+    options = {
+        "num_inference_steps": 2,
+        "latents": torch.randn(1, 4, 6, 8, generator=torch.Generator().manual_seed(1)),
+    }
     expected = whole(reference(parts, config), image, **options)
     check(engine(parts, config)(image, **options).depth, expected)
     part, _, name = perturbed.partition(".")

@@ -83,10 +83,11 @@ def _add_depth(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--mask", metavar="FILE", help="white = use this pixel; for a single picture"
     )
     pictures.add_argument(
-        "--truth", metavar="FILE",
+        "--truth",
+        metavar="FILE",
         help="the true depth (.png .exr .tiff .npy; 0 = unknown), to be compared with; for a"
         " single picture; the example has its own",
-    )  # fmt: skip
+    )
     pictures.add_argument(
         "--skip-existing",
         action="store_true",
@@ -95,24 +96,36 @@ def _add_depth(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
     output = parser.add_argument_group("output")
     output.add_argument(
-        "-o", "--output", metavar="FOLDER", default=OUTPUT_FOLDER,
+        "-o",
+        "--output",
+        metavar="FOLDER",
+        default=OUTPUT_FOLDER,
         help="where the files go; folders keep their structure (default: ./%(default)s)",
-    )  # fmt: skip
+    )
     output.add_argument(
-        "--format", type=_formats, default=("png",), metavar="LIST", dest="formats",
+        "--format",
+        type=_formats,
+        default=("png",),
+        metavar="LIST",
+        dest="formats",
         help="of the depth map, with commas: png (16 bit), exr, tiff (32-bit float), npy"
         " (default: png)",
-    )  # fmt: skip
+    )
     output.add_argument(
-        "--colormap", choices=(*COLORMAPS, "none"), default="Spectral",
+        "--colormap",
+        choices=(*COLORMAPS, "none"),
+        default="Spectral",
         help="of the colour picture (default: %(default)s)",
-    )  # fmt: skip
+    )
     output.add_argument("--invert", action="store_true", help="white = near, instead of far")
     output.add_argument(
-        "--disparity", nargs=2, type=float, metavar=("NEAR", "FAR"),
+        "--disparity",
+        nargs=2,
+        type=float,
+        metavar=("NEAR", "FAR"),
         help="write inverse depth for these distances of the nearest and farthest point, white ="
         " near, as ControlNet's depth models expect",
-    )  # fmt: skip
+    )
     _add_model(parser)
     parser.set_defaults(run=_depth)
 
@@ -141,9 +154,12 @@ def _add_mesh(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "-o", "--output", metavar="FILE", help="(default: ./PICTURE'S NAME.glb)", type=Path
     )
     mesh.add_argument(
-        "--fov", type=float, default=FOV_DEGREES, metavar="DEGREES",
+        "--fov",
+        type=float,
+        default=FOV_DEGREES,
+        metavar="DEGREES",
         help="the camera's field of view across the picture's longer side (default: %(default)g)",
-    )  # fmt: skip
+    )
     mesh.add_argument(
         "--near",
         type=float,
@@ -157,14 +173,19 @@ def _add_mesh(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="distance of the farthest point (default: %(default)g)",
     )
     mesh.add_argument(
-        "--tear", type=float, metavar="RATIO",
+        "--tear",
+        type=float,
+        metavar="RATIO",
         help="leave out faces whose far corner is this many times as far as the near one; inf ="
         " none (default: what turns more than 87 degrees away)",
-    )  # fmt: skip
+    )
     mesh.add_argument(
-        "--max-vertices", type=int, default=MAX_VERTICES, metavar="N",
+        "--max-vertices",
+        type=int,
+        default=MAX_VERTICES,
+        metavar="N",
         help="thin larger depth maps (default: %(default)d)",
-    )  # fmt: skip
+    )
     _add_model(parser)
     parser.set_defaults(run=_mesh)
 
@@ -172,10 +193,12 @@ def _add_mesh(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("model")
     model.add_argument(
-        "--checkpoint", default="nano", metavar="NAME",
+        "--checkpoint",
+        default="nano",
+        metavar="NAME",
         help="bundled or published name, folder, or hub id; see `marigold checkpoints list`"
         " (default: %(default)s)",
-    )  # fmt: skip
+    )
     model.add_argument(
         "--base", metavar="NAME", help="where a checkpoint of only a U-Net has its other parts"
     )
@@ -184,19 +207,27 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--revision", metavar="NAME", help="branch, tag or commit of a hub id or published name"
     )
     model.add_argument(
-        "--tiny-vae", nargs="?", const="tiny", metavar="NAME",
+        "--tiny-vae",
+        nargs="?",
+        const="tiny",
+        metavar="NAME",
         help="a faster, coarser VAE: folder or hub id (without one: madebyollin/taesd)",
-    )  # fmt: skip
+    )
     sampling = parser.add_argument_group("sampling (default: the checkpoint's own)")
     sampling.add_argument("--steps", type=_at_least_one, metavar="N", help="denoising steps")
     sampling.add_argument(
-        "--ensemble", type=_at_least_one, default=1, metavar="N",
+        "--ensemble",
+        type=_at_least_one,
+        default=1,
+        metavar="N",
         help="predictions to merge; above 1 there is an uncertainty",
-    )  # fmt: skip
+    )
     sampling.add_argument(
-        "--resolution", type=int, metavar="PIXELS",
+        "--resolution",
+        type=int,
+        metavar="PIXELS",
         help="longer side while processing; 0 = the picture's own",
-    )  # fmt: skip
+    )
     sampling.add_argument("--seed", type=int, default=0, help="of the noise (default: %(default)d)")
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the fastest there is)")

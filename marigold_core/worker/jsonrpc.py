@@ -1,4 +1,4 @@
-"""JSON-RPC 2.0 messages with raw arrays behind them, for the two ends of a pipe.
+"""JSON-RPC 2.0 messages followed by raw arrays, for both ends of a pipe.
 
     Content-Length: 132\r\n
     Arrays-Length: 49152\r\n          (left out where there are no arrays)
@@ -42,7 +42,7 @@ _LONGEST_HEADER = len(_WHOLE) + 9 + 11
 
 
 class ProtocolError(Exception):
-    """Bytes on the pipe that are no message. What follows them cannot be told apart any more."""
+    """Bytes on the pipe that are not a message; after them no message can be recognised."""
 
 
 @dataclass

@@ -57,8 +57,11 @@ def test_same_name_but_for_the_suffix_or_the_case(tmp_path):
     touch(tmp_path, "a.jpg", "a.png", "B.png", "b.jpg")
     found = targets(plan([tmp_path], tmp_path / "out"), tmp_path)
     assert found == {
-        "a.jpg": "out/a_jpg", "a.png": "out/a_png", "B.png": "out/B_png", "b.jpg": "out/b_jpg",
-    }  # fmt: skip
+        "a.jpg": "out/a_jpg",
+        "a.png": "out/a_png",
+        "B.png": "out/B_png",
+        "b.jpg": "out/b_jpg",
+    }
 
 
 def test_a_picture_named_twice_is_taken_once(tmp_path, monkeypatch):
@@ -81,8 +84,10 @@ def test_nothing_there(tmp_path, name, words):
 
 paths = st.lists(
     st.tuples(st.sampled_from(["x", "y", "x/z"]), st.sampled_from("aAb"), st.sampled_from("jp")),
-    min_size=1, max_size=10, unique=True,
-)  # fmt: skip
+    min_size=1,
+    max_size=10,
+    unique=True,
+)
 
 
 @settings(max_examples=60, deadline=None)

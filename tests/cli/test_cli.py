@@ -130,8 +130,11 @@ def test_options_reach_the_engine():
     called = Engine.called[0]
     assert called.seed == 7
     expected = {
-        "num_inference_steps": 3, "ensemble_size": 2, "processing_resolution": 96, "batch_size": 4,
-    }  # fmt: skip
+        "num_inference_steps": 3,
+        "ensemble_size": 2,
+        "processing_resolution": 96,
+        "batch_size": 4,
+    }
     assert {name: getattr(called, name) for name in expected} == expected
 
 
@@ -198,8 +201,9 @@ def test_a_bad_file_is_reported_and_the_rest_goes_on(capsys):
     picture("in/sub/c.png")
     assert main(["depth", "in", "-o", "out"]) == 1
     assert {name for name in written("out") if "depth" in name} == {
-        "a_depth.png", "sub/c_depth.png",
-    }  # fmt: skip
+        "a_depth.png",
+        "sub/c_depth.png",
+    }
     out, err = capsys.readouterr()
     assert one_line(err)
     assert "b.png" in err

@@ -86,19 +86,22 @@ class Talk:
     def error(self, id) -> tuple[int, str]:
         content = self.answer(id).content
         assert "error" in content, content
-        sentence = content["error"]["message"]
-        assert sentence.endswith(".") and "\n" not in sentence and "Traceback" not in sentence
-        return content["error"]["code"], sentence
+        message = content["error"]["message"]
+        assert message.endswith(".") and "\n" not in message and "Traceback" not in message
+        return content["error"]["code"], message
 
 
 # Framing.
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=20)
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.text(max_size=20)
     | st.floats(allow_nan=False, allow_infinity=False),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=8,
-)  # fmt: skip
+)
 shapes = st.lists(st.integers(0, 4), max_size=4).map(tuple)
 some_arrays = st.dictionaries(
     st.text(max_size=5),
@@ -168,8 +171,16 @@ def test_a_damaged_stream_ends_in_messages_or_an_error(sent, data):
 @pytest.mark.parametrize(
     "body",
     [
-        b"", b"[]", b"null", b"{", b"\xff\xfe", b"[" * 100_000, b"1" * 10_000,
-        b'{"arrays": 1}', b'{"arrays": [1]}', b'{"arrays": [{}]}',
+        b"",
+        b"[]",
+        b"null",
+        b"{",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b"1" * 10_000,
+        b'{"arrays": 1}',
+        b'{"arrays": [1]}',
+        b'{"arrays": [{}]}',
         b'{"arrays": [{"name": "a", "dtype": "object", "shape": []}]}',
         b'{"arrays": [{"name": "a", "dtype": [], "shape": []}]}',
         b'{"arrays": [{"name": "a", "dtype": "uint8", "shape": [-1]}]}',
@@ -177,7 +188,7 @@ def test_a_damaged_stream_ends_in_messages_or_an_error(sent, data):
         b'{"arrays": [{"name": "a", "dtype": "uint8", "shape": [1]}]}',
         b'{"arrays": [{"name": "a", "dtype": "uint8", "shape": [0, 8589934592, 8589934592]}]}',
     ],
-)  # fmt: skip
+)
 def test_a_body_that_is_no_message(body):
     with pytest.raises(ProtocolError):
         MessageReader().feed(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
@@ -224,7 +235,7 @@ def test_requests_in_turn_and_their_mistakes():
 
 
 @pytest.mark.parametrize("garbage", [b"print('hello')\n", b"Content-Length: 5\r\n\r\nhello", b"\0"])
-def test_garbage_is_answered_with_a_sentence_and_an_end(garbage):
+def test_garbage_is_answered_with_an_error_and_an_end(garbage):
     with Talk() as worker:
         assert worker.hear().content["method"] == "ready"
         worker.write(garbage)
@@ -321,7 +332,7 @@ def test_idle_networks_are_freed_and_come_back(worker):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory with prlimit")
-def test_out_of_memory_is_a_sentence_and_the_next_request_works(worker):
+def test_out_of_memory_is_an_error_and_the_next_request_works(worker):
     import resource
 
     worker.ask(1, "load", {"model": NANO})
@@ -332,8 +343,8 @@ def test_out_of_memory_is_a_sentence_and_the_next_request_works(worker):
     try:
         huge = SMALL | {"processing_resolution": 8000, "num_inference_steps": 1}
         worker.ask(2, "depth", huge, {"image": PICTURE})
-        code, sentence = worker.error(2)
-        assert code == OUT_OF_MEMORY, sentence
+        code, message = worker.error(2)
+        assert code == OUT_OF_MEMORY, message
         worker.ask(3, "depth", SMALL, {"image": PICTURE})
         assert worker.answer(3).arrays["depth"].shape == (40, 56)
     finally:
