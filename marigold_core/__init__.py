@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .depth import DepthMap, colorize, normalize_depth, read_depth
     from .engine import Marigold
     from .ensemble.depth import ensemble_depth
+    from .ensemble.intrinsics import ensemble_intrinsics
+    from .ensemble.normals import ensemble_normals
     from .ensemble.sequence import align_sequence
     from .errors import Cancelled, CheckpointError, MarigoldError
     from .geometry import depth_to_mesh
@@ -43,6 +45,8 @@ _HOMES = {
     "colorize": "depth",
     "depth_to_mesh": "geometry",
     "ensemble_depth": "ensemble.depth",
+    "ensemble_intrinsics": "ensemble.intrinsics",
+    "ensemble_normals": "ensemble.normals",
     "inspect_checkpoint": "checkpoints.inspection",
     "load_checkpoint": "checkpoints.loading",
     "merge_predictions": "targets",
@@ -66,6 +70,8 @@ __all__ = [
     "colorize",
     "depth_to_mesh",
     "ensemble_depth",
+    "ensemble_intrinsics",
+    "ensemble_normals",
     "inspect_checkpoint",
     "load_checkpoint",
     "merge_predictions",

@@ -14,7 +14,7 @@ import torch
 
 from ..errors import MarigoldError
 from .alignment import CONSTANT, closed_form_alignment
-from .inputs import as_maps, as_mask, check_invariance, named, warn
+from .inputs import NOT_FINITE, as_maps, as_mask, check_invariance, check_reduction, named, warn
 from .merging import merge, moments
 from .paper import paper_alignment
 
@@ -53,8 +53,7 @@ def ensemble_depth(
     """
     if method not in ("closed_form", "paper"):
         raise MarigoldError(f'method is {method!r}; use "closed_form" or "paper".')
-    if reduction not in ("median", "mean"):
-        raise MarigoldError(f'reduction is {reduction!r}; use "median" or "mean".')
+    check_reduction(reduction, "median", "mean")
     check_invariance(scale_invariant, shift_invariant)
     members, wrap = as_maps(predictions, "predictions")
     n, height, width = members.shape
@@ -70,7 +69,7 @@ def ensemble_depth(
         raise MarigoldError(
             "Every ensemble member holds NaN or infinity; run the checkpoint in float32."
         )
-    left_out = named(~finite, "hold NaN or infinity")
+    left_out = named(~finite, NOT_FINITE)
     size = covariance.diagonal().sqrt()
     if not shift_invariant:
         size = (covariance.diagonal() + mean.square()).sqrt()
