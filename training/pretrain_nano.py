@@ -8,7 +8,15 @@ Trains a small VAE on pictures and depth maps of procedural scenes, and of other
 starts a 4-channel U-Net, and writes both beside a scheduler and a two-word text encoder as a
 Stable Diffusion folder. Then `python training/finetune.py --base runs/nano-base` turns it into a
 Marigold, as the paper does with the real one. With --start the VAE goes on from a checkpoint's,
-and the folder keeps all else of that checkpoint, so that its U-Net goes on too.
+and the folder keeps all else of that checkpoint, so that its U-Net goes on too, unless --channels
+asks for a new one.
+
+    python training/fetch_assets.py runs/assets
+    python training/pretrain_nano.py --output runs/nano-base --data folder:runs/worlds \\
+        --farthest 80 --pictures runs/assets/environments runs/assets/photographs \\
+        runs/assets/textures --val-data folder:PHOTOGRAPHS
+
+also learns photographs, and prints what PSNR those of --val-data survive with, the mean over them.
 """
 
 from __future__ import annotations
@@ -18,6 +26,7 @@ import json
 import math
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +46,7 @@ from marigold_core.files import atomic_path
 
 TEXT_WIDTH = 32
 RESOLUTION = 256
+CHANNELS = (96, 128, 96)
 
 
 def small_vae() -> AutoencoderKL:
@@ -53,16 +63,19 @@ def small_vae() -> AutoencoderKL:
     )
 
 
-def small_unet() -> UNet2DConditionModel:
-    """Stable Diffusion 2's U-Net in small: attention on the two coarser levels, v-prediction."""
-    channels = (96, 128, 96)
+def small_unet(channels: Sequence[int] = CHANNELS) -> UNet2DConditionModel:
+    """Stable Diffusion 2's U-Net in small: attention on the two coarsest levels, v-prediction.
+
+    channels: of each level, finest first, multiples of 32.
+    """
+    fine = len(channels) - 2
     return UNet2DConditionModel(
         sample_size=20,
         in_channels=4,
         out_channels=4,
-        block_out_channels=channels,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=tuple(channels),
+        down_block_types=("DownBlock2D",) * fine + ("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",) * fine,
         layers_per_block=1,
         cross_attention_dim=TEXT_WIDTH,
         # diffusers' name is historical: these are numbers of heads, 32 channels each.
@@ -263,7 +276,7 @@ def peak_signal(vae: AutoencoderKL, pictures: list[Tensor]) -> float:
 def write_base(vae: AutoencoderKL, args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     vae.save_pretrained(args.output / "vae")
-    small_unet().save_pretrained(args.output / "unet")
+    small_unet(args.channels or CHANNELS).save_pretrained(args.output / "unet")
     scheduler().save_pretrained(args.output / "scheduler")
     write_nano_text_encoder(args.output, TEXT_WIDTH, args.seed)
     index = {
@@ -280,7 +293,7 @@ def write_base(vae: AutoencoderKL, args: argparse.Namespace) -> None:
         path.write_text(json.dumps(index, indent=2) + "\n")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -289,6 +302,8 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", metavar="KIND:WHERE", help="as much as the scenes")
     parser.add_argument("--pictures", nargs="+", type=Path, metavar="FOLDER",
         help="photographs, textures, environment maps: half of a batch's pictures")  # fmt: skip
+    parser.add_argument("--channels", nargs="+", type=int, metavar="N",
+        help="of a new U-Net, finest level first (96 128 96 or --start's)")  # fmt: skip
     parser.add_argument("--val-data", nargs="+", metavar="KIND:WHERE",
         help="photographs whose PSNR is printed; none is trained on")  # fmt: skip
     parser.add_argument("--val-every", type=int, default=250, help="steps")
@@ -302,11 +317,13 @@ def main() -> None:
     parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=2024)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    if args.channels and (len(args.channels) < 3 or any(c < 32 or c % 32 for c in args.channels)):
+        parser.error("--channels wants three levels or more, each a multiple of 32")
 
     start = time.monotonic()
     vae = train_vae(args).cpu()
-    if args.start:
+    if args.start and not args.channels:
         shutil.copytree(args.start, args.output, ignore=shutil.ignore_patterns("run"))
         vae.save_pretrained(args.output / "vae")
     else:
