@@ -102,7 +102,7 @@ def opened_weights(file: Path) -> Iterator[Any]:
             yield opened
     except SafetensorError as error:
         raise CheckpointError(
-            f"{label} ({size} bytes) is truncated or damaged: {str(error).rstrip('.')}; "
+            f"{label} ({size} bytes) is truncated or damaged: {str(error)[:200].rstrip('.')}; "
             "copy or download it again."
         ) from error
     except OSError as error:
