@@ -227,9 +227,27 @@ def test_the_oldest_versions_are_the_lower_ends():
 def test_every_dependency_has_its_reason_in_the_readme():
     table = README.split("## Dependencies")[1].split("\n## ")[0]
     rows = re.findall(r"^\| `([\w-]+)` \| \S.*\|$", table, re.MULTILINE)
-    assert [row.lower() for row in rows] == [
-        re.split("[<>=!]", line)[0].lower() for line in [*dependencies(), *dependencies("train")]
-    ]
+    lines = [*dependencies(), *dependencies("train"), "bpy"]
+    assert [row.lower() for row in rows] == [re.split("[<>=!]", line)[0].lower() for line in lines]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no tomllib")
+@pytest.mark.parametrize(
+    ("python", "wanted"), [("3.11", {"bpy": "4.5", "numpy": "<2"}), ("3.13", {"bpy": "5.2"})]
+)
+def test_the_blender_extra_has_a_blender_for_this_python(python, wanted):
+    import tomllib
+    from packaging.requirements import Requirement
+
+    extra = tomllib.loads(PROJECT)["project"]["optional-dependencies"]["blender"]
+    lines = [Requirement(line) for line in extra]
+    chosen = {
+        line.name: str(line.specifier)
+        for line in lines
+        if line.marker is None or line.marker.evaluate({"python_version": python})
+    }
+    assert chosen.keys() == wanted.keys()
+    assert all(wanted[name] in specifier for name, specifier in chosen.items())
 
 
 def test_the_version_stands_in_one_place():
