@@ -49,17 +49,17 @@ def with_this_add_on(depth: np.ndarray, _: DepthGrid) -> bpy.types.Mesh:
 
 def with_from_pydata(_: np.ndarray, grid: DepthGrid) -> bpy.types.Mesh:
     mesh = bpy.data.meshes.new("from_pydata")
-    mesh.from_pydata(grid.positions.tolist(), [], grid.quads().tolist())
+    mesh.from_pydata(grid.positions().tolist(), [], grid.faces().corners.tolist())
     layer = mesh.uv_layers.new(name="UVMap")
-    layer.uv.foreach_set("vector", grid.uvs[grid.quads().ravel()].ravel())
+    layer.uv.foreach_set("vector", grid.uvs[grid.faces().corners.ravel()].ravel())
     mesh.update()
     return mesh
 
 
 def with_foreach_set(_: np.ndarray, grid: DepthGrid) -> bpy.types.Mesh:
-    mesh, quads = bpy.data.meshes.new("foreach_set"), grid.quads()
-    mesh.vertices.add(len(grid.positions))
-    mesh.vertices.foreach_set("co", grid.positions.ravel())
+    mesh, quads = bpy.data.meshes.new("foreach_set"), grid.faces().corners
+    mesh.vertices.add(len(grid.rays))
+    mesh.vertices.foreach_set("co", grid.positions().ravel())
     mesh.loops.add(quads.size)
     mesh.loops.foreach_set("vertex_index", quads.ravel())
     mesh.polygons.add(len(quads))
@@ -73,9 +73,9 @@ def with_foreach_set(_: np.ndarray, grid: DepthGrid) -> bpy.types.Mesh:
 def with_bmesh(_: np.ndarray, grid: DepthGrid) -> bpy.types.Mesh:
     body = bmesh.new()
     layer = body.loops.layers.uv.new("UVMap")
-    vertices = [body.verts.new(position) for position in grid.positions.tolist()]
+    vertices = [body.verts.new(position) for position in grid.positions().tolist()]
     uvs = grid.uvs.tolist()
-    for quad in grid.quads().tolist():
+    for quad in grid.faces().corners.tolist():
         face = body.faces.new([vertices[k] for k in quad])
         for loop, k in zip(face.loops, quad, strict=True):
             loop[layer].uv = uvs[k]

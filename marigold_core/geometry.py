@@ -98,8 +98,8 @@ def unproject(
     Raises MarigoldError.
     """
     depth = _depth_map(depth)
-    rows, columns = np.arange(depth.shape[0]), np.arange(depth.shape[1])
-    return _points(_distance(depth, near, far), rows, columns, depth.shape, fov_degrees)
+    v, u = np.arange(depth.shape[0]) + 0.5, np.arange(depth.shape[1]) + 0.5
+    return _points(_distance(depth, near, far), v, u, depth.shape, fov_degrees)
 
 
 def project(
@@ -163,6 +163,32 @@ def grid_lines(
     return rows, columns
 
 
+def grid_coordinates(
+    lines: NDArray[np.int64], pixels: int, *, border: bool = False
+) -> NDArray[np.float64]:
+    """Where `lines` of a picture of so many pixels lie, in pixels from its edge: at the pixels'
+    centres; with `border` the first and the last at the picture's edges, so that a mesh is as
+    large as the picture."""
+    coordinates = lines + 0.5
+    if border:
+        coordinates[0], coordinates[-1] = 0, pixels
+    return coordinates
+
+
+def grid_stride(rows: int, columns: int, height: int, width: int) -> float:
+    """How many pixels of a map lie between two of the lines that `grid_lines` keeps."""
+    return max((height - 1) / (rows - 1), (width - 1) / (columns - 1))
+
+
+def grid_uvs(
+    v: NDArray[np.float64], u: NDArray[np.float64], height: int, width: int
+) -> NDArray[np.float32]:
+    """(rows, columns, 2) float32 in [0, 1] at the crossings of `grid_coordinates`, v upwards."""
+    uvs = np.empty((len(v), len(u), 2), dtype=np.float32)
+    uvs[..., 0], uvs[..., 1] = u / width, (1 - v / height)[:, None]
+    return uvs
+
+
 def depth_to_mesh(
     depth: Floats,
     *,
@@ -173,6 +199,7 @@ def depth_to_mesh(
     tear_ratio: float | None = None,
     mask: NDArray[np.bool_] | None = None,
     max_vertices: int | None = MAX_VERTICES,
+    border: bool = False,
 ) -> Mesh:
     """Depth map (H, W), 0 = near and 1 = far -> Mesh, one vertex a pixel.
 
@@ -183,6 +210,7 @@ def depth_to_mesh(
     mask: (H, W) bool, True = use this pixel. Faces at unused or non-finite pixels are left out.
     max_vertices: a larger map is thinned to every n-th pixel, its borders kept (picked, not
         averaged: an average across an edge hangs in the air); None = never.
+    border: the mesh ends at the picture's edges, not at the centres of its outer pixels.
 
     Raises MarigoldError for maps under 2x2, for values outside these ranges, and when no face
     is left.
@@ -194,7 +222,7 @@ def depth_to_mesh(
             f"A depth map of {width}x{height} pixels has no faces; a mesh needs at least 2x2."
         )
     rows, columns = grid_lines(height, width, max_vertices)
-    stride = max((height - 1) / (len(rows) - 1), (width - 1) / (len(columns) - 1))
+    stride = grid_stride(len(rows), len(columns), height, width)
     if tear_ratio is None:
         tear_ratio = default_tear_ratio(height, width, fov_degrees, stride)
     if not tear_ratio > 1:
@@ -221,13 +249,12 @@ def depth_to_mesh(
     used[quads] = True
     renumbered = np.cumsum(used, dtype=np.int32) - 1
 
-    uvs = np.empty((*z.shape, 2), dtype=np.float32)
-    uvs[..., 0] = (columns + 0.5) / width
-    uvs[..., 1] = (1 - (rows + 0.5) / height)[:, None]
+    v = grid_coordinates(rows, height, border=border)
+    u = grid_coordinates(columns, width, border=border)
     return Mesh(
-        vertices=_points(z, rows, columns, depth.shape, fov_degrees).reshape(-1, 3)[used],
+        vertices=_points(z, v, u, depth.shape, fov_degrees).reshape(-1, 3)[used],
         faces=renumbered[quads],
-        uvs=uvs.reshape(-1, 2)[used],
+        uvs=grid_uvs(v, u, height, width).reshape(-1, 2)[used],
         pixels=(rows[:, None] * width + columns).ravel()[used],
         size=(height, width),
         fov_degrees=float(fov_degrees),
@@ -274,17 +301,17 @@ def _distance(depth: NDArray[np.float32], near: float, far: float) -> NDArray[np
 
 def _points(
     z: NDArray[np.float32],
-    rows: NDArray[np.int64],
-    columns: NDArray[np.int64],
+    v: NDArray[np.float64],
+    u: NDArray[np.float64],
     size: tuple[int, ...],
     fov_degrees: float,
 ) -> NDArray[np.float32]:
-    """z at the crossings of `rows` and `columns` of a map of `size` -> points (..., 3)."""
+    """z at the crossings of `grid_coordinates` in a map of `size` -> points (..., 3)."""
     k = intrinsics(size[0], size[1], fov_degrees)
     points = np.empty((*z.shape, 3), dtype=np.float32)
     with np.errstate(invalid="ignore"):  # infinite depth, which no face uses, times 0
-        points[..., 0] = z * ((columns + 0.5 - k[0, 2]) / k[0, 0]).astype(np.float32)
-        points[..., 1] = z * ((rows + 0.5 - k[1, 2]) / k[1, 1]).astype(np.float32)[:, None]
+        points[..., 0] = z * ((u - k[0, 2]) / k[0, 0]).astype(np.float32)
+        points[..., 1] = z * ((v - k[1, 2]) / k[1, 1]).astype(np.float32)[:, None]
     points[..., 2] = z
     return points
 

@@ -11,15 +11,17 @@ from __future__ import annotations
 from marigold_core.colormaps import colorize
 from marigold_core.errors import MarigoldError
 from marigold_core.files import atomic_path
+from marigold_core.fill import background_layer, sharpen_edges
 from marigold_core.geometry import (
     FAR,
     FOV_DEGREES,
     NEAR,
     default_tear_ratio,
+    grid_coordinates,
     grid_lines,
     grid_quads,
-    intrinsics,
-    unproject,
+    grid_stride,
+    grid_uvs,
 )
 
 __all__ = [
@@ -28,10 +30,13 @@ __all__ = [
     "NEAR",
     "MarigoldError",
     "atomic_path",
+    "background_layer",
     "colorize",
     "default_tear_ratio",
+    "grid_coordinates",
     "grid_lines",
     "grid_quads",
-    "intrinsics",
-    "unproject",
+    "grid_stride",
+    "grid_uvs",
+    "sharpen_edges",
 ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A depth map as the arrays of a grid mesh in Blender's axes. No bpy in here.
+"""A depth map as the arrays of a grid mesh in Blender's axes. No bpy.
 
 Blender's camera looks down -z with y up, so a point of `marigold_core.geometry` (x right, y down,
 z forward) is (x, -y, -z) here. That is a rotation: the quads keep their front side.
@@ -19,10 +19,14 @@ from ..backend.engine_parts import (
     FOV_DEGREES,
     NEAR,
     MarigoldError,
+    background_layer,
     default_tear_ratio,
+    grid_coordinates,
     grid_lines,
     grid_quads,
-    unproject,
+    grid_stride,
+    grid_uvs,
+    sharpen_edges,
 )
 
 VERTEX_BUDGET = 1024 * 1024
@@ -30,22 +34,58 @@ MAX_VERTEX_BUDGET = 4_000_000
 # Resident, measured on torn grids of one and four million vertices with Blender 4.5: the base mesh
 # and what the modifier makes of it.
 BYTES_PER_VERTEX = 250
+# The reach of the background layer: around the middle of a scene an orbit by 15 degrees shows
+# about as much.
+ORBIT_DEGREES = 20.0
+# The share of the default tear ratio's excess above 1 from which on an edge gets a background: a
+# lower Tear Ratio or a greater Far then still finds one.
+BACKGROUND_FROM = 0.6
 
-# A pixel that is left out. Not infinite: Blender 5.2 counts that as damage to the mesh.
+# A pixel that is left out. Not infinite: Blender 5.2 treats that as a damaged mesh.
 HOLE = 1e36
 
 Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, eq=False)
+class Faces:
+    """Quads and their edges. corners: (Q, 4) int32. ends: (E, 2) int32, the vertices of each edge.
+    edges: (Q, 4) int32, of each quad the edge from each corner to the next."""
+
+    corners: NDArray[np.int32]
+    ends: NDArray[np.int32]
+    edges: NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Background:
+    """The background layer; its vertices follow those of the grid, its edges the grid's edges.
+
+    vertices: (B,) int64, the vertex of the grid that each one lies behind. d: (B,) float32. faces:
+    as in the mesh. reach: (F,) float32, above 0, 1 at the end of the layer. torn: (F,) bool, faces
+    across an edge, which show the picture. colours: (rows, columns, 3) uint8, the filled picture,
+    or None.
+    """
+
+    vertices: NDArray[np.int64]
+    d: NDArray[np.float32]
+    faces: Faces
+    reach: NDArray[np.float32]
+    torn: NDArray[np.bool_]
+    colours: NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True, eq=False)
 class DepthGrid:
     """A grid of rows x columns vertices, row by row from the picture's top left.
 
-    positions: (V, 3) float32, Blender's axes, the camera at the origin, at the default distances.
+    It is as large as the picture: its outer lines lie at the picture's edges, the others at the
+    centres of pixels.
+
     rays: (V, 3) float32, (x, y, -1) at a field of view of 90 degrees; at another, x and y times
         the tangent of its half.
-    d: (V,) float32, depth as the checkpoint gives it, 0 = near and 1 = far; HOLE where the mask
-        leaves a pixel out, which tears its faces.
+    d: (V,) float32, depth, 0 = near and 1 = far; HOLE where the mask leaves a pixel out, which
+        tears its faces.
     nearest, furthest: (Q,) float32, the extremes of d over the corners of each quad.
     uvs: (V, 2) float32. uncertainty: (V,) float32 or None.
     size: (height, width) of the map; stride: how many of its pixels lie between two vertices.
@@ -55,38 +95,27 @@ class DepthGrid:
     columns: int
     size: tuple[int, int]
     stride: float
-    positions: NDArray[np.float32]
     rays: NDArray[np.float32]
     uvs: NDArray[np.float32]
     d: NDArray[np.float32]
     nearest: NDArray[np.float32]
     furthest: NDArray[np.float32]
     uncertainty: NDArray[np.float32] | None
+    background: Background | None
 
     @property
     def tear_ratio(self) -> float:
         """`geometry.default_tear_ratio` of this grid at the default field of view."""
         return default_tear_ratio(*self.size, FOV_DEGREES, self.stride)
 
-    def quads(self) -> NDArray[np.int32]:
-        return grid_quads(self.rows, self.columns)
+    def positions(self) -> NDArray[np.float32]:
+        """(V, 3) at the default distances and field of view, the camera at the origin."""
+        tangent = math.tan(math.radians(FOV_DEGREES / 2))
+        z = np.where(self.d < HOLE / 2, NEAR + self.d * (FAR - NEAR), 1).astype(np.float32)
+        return self.rays * np.array([tangent, tangent, 1], dtype=np.float32) * z[:, None]
 
-    def edges(self) -> NDArray[np.int32]:
-        """(E, 2) int32: first all along the rows, then all down the columns."""
-        corner = np.arange(self.rows * self.columns, dtype=np.int32)
-        corner = corner.reshape(self.rows, self.columns)
-        along = np.stack([corner[:, :-1], corner[:, 1:]], axis=-1).reshape(-1, 2)
-        down = np.stack([corner[:-1], corner[1:]], axis=-1).reshape(-1, 2)
-        return np.concatenate([along, down])
-
-    def quad_edges(self) -> NDArray[np.int32]:
-        """(Q, 4) int32: of each quad the edge from each corner to the next, rows of `edges`."""
-        rows, columns = self.rows, self.columns
-        along = np.arange(rows * (columns - 1), dtype=np.int32).reshape(rows, columns - 1)
-        down = along.size + np.arange((rows - 1) * columns, dtype=np.int32)
-        down = down.reshape(rows - 1, columns)
-        left, bottom, right, top = down[:, :-1], along[1:], down[:, 1:], along[:-1]
-        return np.stack([left, bottom, right, top], axis=-1).reshape(-1, 4)
+    def faces(self) -> Faces:
+        return _faces(self.rows, self.columns)
 
 
 def depth_grid(
@@ -95,11 +124,17 @@ def depth_grid(
     uncertainty: Floats | None = None,
     mask: NDArray[np.bool_] | None = None,
     max_vertices: int = VERTEX_BUDGET,
+    picture: NDArray[np.uint8] | None = None,
+    near: float = NEAR,
+    far: float = FAR,
+    background: bool = False,
 ) -> DepthGrid:
     """Depth (H, W), 0 = near and 1 = far -> DepthGrid of at most `max_vertices` vertices.
 
     uncertainty: (H, W). mask: (H, W) bool, True = use; pixels that are not finite or lie in front
-    of depth 0 by so much that they would be behind the camera are left out as well.
+    of depth 0 by so much that they would be behind the camera are left out as well. background:
+    sharpen the depth edges at the distances `near` and `far`, guided by the `picture` (h, w, 3),
+    and add a background layer behind them.
     Raises MarigoldError for other shapes, maps under 2x2 and masks that leave nothing.
     """
     depth = np.asarray(depth, dtype=np.float32)
@@ -122,24 +157,26 @@ def depth_grid(
     rows, columns = grid_lines(height, width, max_vertices)
     lines = np.ix_(rows, columns)
     usable = usable[lines]
-    to_blender = np.array([1, -1, -1], dtype=np.float32)
-    # A depth of 0 at near 1 is the ray itself; at 90 degrees the half angle's tangent is 1.
-    rays = unproject(np.zeros_like(depth), fov_degrees=90.0, near=1.0, far=2.0)[lines] * to_blender
-    positions = unproject(np.where(np.isfinite(depth), depth, np.float32(1)))[lines] * to_blender
-
     d = np.where(usable, depth[lines], np.float32(HOLE))
+    stride = grid_stride(len(rows), len(columns), height, width)
+    layer = None
+    if background:
+        ratio = default_tear_ratio(height, width, FOV_DEGREES, stride)
+        d, layer = _layered(d, usable, ratio, near, far, _at_lines(picture, rows, columns, depth))
+
+    v = grid_coordinates(rows, height, border=True)
+    u = grid_coordinates(columns, width, border=True)
+    rays = np.full((*d.shape, 3), -1, dtype=np.float32)
+    rays[..., 0] = (u - width / 2) / (max(height, width) / 2)
+    rays[..., 1] = ((height / 2 - v) / (max(height, width) / 2))[:, None]
     corners = [d[:-1, :-1], d[1:, :-1], d[1:, 1:], d[:-1, 1:]]
-    uvs = np.empty((*d.shape, 2), dtype=np.float32)
-    uvs[..., 0] = (columns + 0.5) / width
-    uvs[..., 1] = (1 - (rows + 0.5) / height)[:, None]
     return DepthGrid(
         rows=len(rows),
         columns=len(columns),
         size=(height, width),
-        stride=max((height - 1) / (len(rows) - 1), (width - 1) / (len(columns) - 1)),
-        positions=positions.reshape(-1, 3),
+        stride=stride,
         rays=rays.reshape(-1, 3),
-        uvs=uvs.reshape(-1, 2),
+        uvs=grid_uvs(v, u, height, width).reshape(-1, 2),
         d=d.ravel(),
         nearest=np.minimum.reduce(corners).ravel(),
         furthest=np.maximum.reduce(corners).ravel(),
@@ -148,12 +185,82 @@ def depth_grid(
         else np.where(usable & np.isfinite(uncertainty[lines]), uncertainty[lines], 0)
         .astype(np.float32)
         .ravel(),
+        background=layer,
     )
 
 
 def budget_in_words(vertices: int) -> tuple[str, str]:
-    """What a mesh of so many vertices is, for a panel: ("1.0 M", "260 MB")."""
+    """The size of a mesh of so many vertices, for a panel: ("1.0 M", "260 MB")."""
     megabytes = vertices * BYTES_PER_VERTEX / 1e6
     digits = 1 - int(math.floor(math.log10(max(megabytes, 1))))
     count = f"{vertices / 1e6:.1f} M" if vertices >= 1e5 else f"{vertices}"
     return count, f"{round(megabytes, digits):g} MB"
+
+
+def _faces(rows: int, columns: int) -> Faces:
+    """The quads of a grid. Edges: first all along the rows, then all down the columns."""
+    corner = np.arange(rows * columns, dtype=np.int32).reshape(rows, columns)
+    ends_along = np.stack([corner[:, :-1], corner[:, 1:]], axis=-1).reshape(-1, 2)
+    ends_down = np.stack([corner[:-1], corner[1:]], axis=-1).reshape(-1, 2)
+    along = np.arange(rows * (columns - 1), dtype=np.int32).reshape(rows, columns - 1)
+    down = along.size + np.arange((rows - 1) * columns, dtype=np.int32)
+    down = down.reshape(rows - 1, columns)
+    left, bottom, right, top = down[:, :-1], along[1:], down[:, 1:], along[:-1]
+    edges = np.stack([left, bottom, right, top], axis=-1).reshape(-1, 4)
+    return Faces(grid_quads(rows, columns), np.concatenate([ends_along, ends_down]), edges)
+
+
+def _at_lines(
+    picture: NDArray[np.uint8] | None,
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    depth: Floats,
+) -> NDArray[np.uint8] | None:
+    """The pixels of a picture, of any size, at the lines of the depth map."""
+    if picture is None:
+        return None
+    height, width = depth.shape
+    down = ((rows + 0.5) * picture.shape[0] / height).astype(int)
+    across = ((columns + 0.5) * picture.shape[1] / width).astype(int)
+    return picture[np.ix_(down, across)]
+
+
+def _layered(
+    d: NDArray[np.float32],
+    usable: NDArray[np.bool_],
+    ratio: float,
+    near: float,
+    far: float,
+    colours: NDArray[np.uint8] | None,
+) -> tuple[NDArray[np.float32], Background | None]:
+    """The grid's d with sharp edges, and the background behind them; None where nothing tears."""
+    hole = np.float32(np.nan)
+    z = np.where(usable, near + d * (far - near), hole).astype(np.float32)
+    z = sharpen_edges(np.where(z > 0, z, hole), ratio, colours)
+    sharp = np.where(np.isfinite(z), (z - near) / (far - near), d).astype(np.float32)
+    layer = background_layer(
+        z, 1 + BACKGROUND_FROM * (ratio - 1), colours, orbit_degrees=ORBIT_DEGREES
+    )
+    quads = np.flatnonzero(layer.quads)
+    if not quads.size:
+        return sharp, None
+    rows, columns = d.shape
+    whole = _faces(rows, columns)
+    corners, edges = whole.corners[quads], whole.edges[quads]
+    vertices, corners = np.unique(corners, return_inverse=True)
+    kept, edges = np.unique(edges, return_inverse=True)
+    ends = np.searchsorted(vertices, whole.ends[kept])
+    reach = layer.reach.ravel()[whole.corners[quads]].max(axis=1)
+    torn = layer.torn.ravel()[quads]
+    return sharp, Background(
+        vertices=vertices,
+        d=((layer.distance.ravel()[vertices] - near) / (far - near)).astype(np.float32),
+        faces=Faces(
+            (corners.reshape(-1, 4) + d.size).astype(np.int32),
+            (ends + d.size).astype(np.int32),
+            (edges.reshape(-1, 4) + len(whole.ends)).astype(np.int32),
+        ),
+        reach=np.where(torn, 1e-6, np.maximum(reach, 1e-5)).astype(np.float32),
+        torn=torn,
+        colours=layer.colours,
+    )

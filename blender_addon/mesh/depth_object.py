@@ -17,10 +17,11 @@ from ..backend.engine_parts import FAR, FOV_DEGREES, NEAR
 from .depth_grid import HOLE, VERTEX_BUDGET, DepthGrid, depth_grid
 from .grid_mesh import grid_mesh
 from .matched_camera import matched_camera
+from .picture import background_image, image_pixels
 from .picture_material import picture_material
 from .shape_inputs import add_shape
 
-# Custom properties of the object: what later operators need to know of the map.
+# Custom properties of the object that later operators read.
 ROWS, COLUMNS, SIZE, SECONDS = (
     "marigold_rows", "marigold_columns", "marigold_size", "marigold_build_seconds",
 )  # fmt: skip
@@ -28,7 +29,7 @@ ROWS, COLUMNS, SIZE, SECONDS = (
 
 @dataclass(frozen=True)
 class ShapeOptions:
-    """How the mesh stands at first; the sliders change it all later."""
+    """The first values of the sliders."""
 
     near: float = NEAR
     far: float = FAR
@@ -37,6 +38,7 @@ class ShapeOptions:
     solid: bool = False
     max_vertices: int = VERTEX_BUDGET
     camera: bool = True
+    background: bool = True
 
 
 def depth_object(
@@ -51,16 +53,24 @@ def depth_object(
 ) -> bpy.types.Object:
     """A new object in `collection` that stands upright before its camera, which looks along +y.
 
-    depth, uncertainty, mask: as in `depth_grid`. Raises MarigoldError, and leaves nothing behind.
+    depth, uncertainty, mask: as in `depth_grid`. Raises MarigoldError; nothing is added then.
     """
     started = time.perf_counter()
-    grid = depth_grid(depth, uncertainty=uncertainty, mask=mask, max_vertices=options.max_vertices)
+    grid = depth_grid(
+        depth, uncertainty=uncertainty, mask=mask, max_vertices=options.max_vertices,
+        picture=None if image is None or not options.background else image_pixels(image),
+        near=options.near, far=options.far, background=options.background,
+    )  # fmt: skip
     mesh = grid_mesh(name, grid)
     obj = bpy.data.objects.new(name, mesh)
     collection.objects.link(obj)
     obj.rotation_euler = (math.pi / 2, 0.0, 0.0)
-    material = picture_material(name, image, _uncertainty_scale(grid))
+    scale = _uncertainty_scale(grid)
+    material = picture_material(name, image, scale)
     mesh.materials.append(material)
+    if grid.background is not None:
+        filled = background_image(f"{name} Background", grid.background.colours)
+        mesh.materials.append(picture_material(f"{name} Background", filled, scale))
     add_shape(
         obj,
         near=options.near,
@@ -97,7 +107,7 @@ def object_name(path: str) -> str:
 
 
 def _uncertainty_scale(grid: DepthGrid) -> float | None:
-    """As `DepthMap.save_uncertainty`: a few torn edges do not blacken the rest."""
+    """As in `DepthMap.save_uncertainty`, so that a few torn edges do not darken the rest."""
     if grid.uncertainty is None:
         return None
     used = grid.uncertainty[grid.d < HOLE / 2]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Writing a node tree as formulas: a value is a number or a socket, and operators make nodes."""
+"""Node trees written as formulas: a value is a number or a socket, and methods add nodes."""
 
 from __future__ import annotations
 
@@ -39,6 +39,14 @@ class NodeBuilder:
 
     def both(self, a: Socket, b: Socket, operation: str = "AND") -> Socket:
         node = self.add("FunctionNodeBooleanMath", {0: a, 1: b}, operation=operation)
+        return node.outputs[0]
+
+    def opposite(self, a: Socket) -> Socket:
+        return self.add("FunctionNodeBooleanMath", {0: a}, operation="NOT").outputs[0]
+
+    def without(self, geometry: Socket, faces: Socket) -> Socket:
+        inputs = {0: geometry, 1: faces}
+        node = self.add("GeometryNodeDeleteGeometry", inputs, domain="FACE", mode="ALL")
         return node.outputs[0]
 
     def above(self, a: Any, b: Any) -> Socket:

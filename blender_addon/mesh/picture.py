@@ -36,6 +36,33 @@ def load_picture(path: str, *, pack: bool) -> bpy.types.Image:
     return image
 
 
+def image_pixels(image: bpy.types.Image) -> np.ndarray:
+    """(H, W, 3) uint8, display-encoded, as the `pixels` of a byte image are."""
+    width, height = image.size
+    pixels = np.empty(width * height * image.channels, dtype=np.float32)
+    image.pixels.foreach_get(pixels)
+    grid = pixels.reshape(height, width, image.channels)[::-1]
+    if image.is_float:
+        linear = grid.clip(0, 1)
+        grid = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+    rgb = grid[..., :3] if image.channels >= 3 else np.repeat(grid[..., :1], 3, axis=2)
+    return np.rint(rgb.clip(0, 1) * 255).astype(np.uint8)
+
+
+def background_image(name: str, colours: np.ndarray | None) -> bpy.types.Image | None:
+    """A packed image of (H, W, 3) uint8, display-encoded."""
+    if colours is None:
+        return None
+    height, width = colours.shape[:2]
+    rgba = np.ones((height, width, 4), dtype=np.float32)
+    rgba[..., :3] = colours[::-1] / np.float32(255)
+    image = bpy.data.images.new(name, width, height)
+    image.pixels.foreach_set(rgba.ravel())
+    image.update()
+    image.pack()
+    return image
+
+
 def exif_orientation(path: Path) -> int:
     """1 to 8 from a JPEG's EXIF data; 1, upright, where it says nothing."""
     with path.open("rb") as stream:

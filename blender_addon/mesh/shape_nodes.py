@@ -6,9 +6,9 @@
     position = (far * tan(fov / 2) * ray.xy, -z)          flat displacement
 
 A face is left out where the z of its furthest corner is more than `tear` times that of its
-nearest. The model has no part in this, so every slider is live, can be keyed, and works on a
-machine without the add-on. The group tears first and smooths after, so that smoothing goes along
-the edges that are left and never across a tear.
+nearest; the faces of the background layer are behind it. The model is not used, so every slider
+is live, can be keyed, and works on a machine without the add-on. The group tears first and smooths
+after, so that smoothing follows the edges that are left and never crosses a tear.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import bpy
 
 from ..backend.engine_parts import FAR, FOV_DEGREES, NEAR
 from .depth_grid import HOLE
-from .grid_mesh import DEPTH, DISTANCE, FURTHEST, NEAREST, RAY, UNCERTAINTY, UV_MAP
+from .grid_mesh import BACKGROUND, DEPTH, DISTANCE, FURTHEST, NEAREST, RAY, UNCERTAINTY, UV_MAP
 from .node_builder import NodeBuilder, Socket
 
 GROUP = "Marigold Shape"
-# With every change of the nodes: a group of another version in a file is left to its meshes.
-VERSION = 1
+# Raised with every change of the nodes: meshes of an older file keep the group they have.
+VERSION = 2
 
 # Name, socket, default, least, greatest, what it does.
 FLOAT, BOOL, INT = "NodeSocketFloat", "NodeSocketBool", "NodeSocketInt"
@@ -37,10 +37,14 @@ INPUTS: tuple[tuple[str, str, Any, float | None, float | None, str, str], ...] =
     ("Relief", FLOAT, 1.0, 0.0, 10.0, "FACTOR", "Strength of the depth: 0 is a flat card at Near"),
     ("Flat Displacement", BOOL, False, None, None, "NONE",
      "Push a flat picture by its depth instead of spreading it along the camera's rays"),
-    ("Tear", BOOL, True, None, None, "NONE", "Leave out the faces between a thing and what is"
-     " behind it"),
+    ("Tear", BOOL, True, None, None, "NONE", "Leave out the faces between an object and what is"
+     " behind it; a solid mesh has no tears"),
     ("Tear Ratio", FLOAT, 1.05, 1.0001, 4.0, "NONE", "Leave a face out if its furthest corner is"
      " more than this many times as far as its nearest"),
+    ("Background", BOOL, True, None, None, "NONE", "Show the layer that continues the background"
+     " behind the tears"),
+    ("Background Reach", FLOAT, 1.0, 0.0, 1.0, "FACTOR", "How far the background continues behind"
+     " the foreground"),
     ("Smoothing", INT, 0, 0, 100, "NONE", "Rounds of averaging with the neighbours; never across a"
      " tear"),
     ("Resolution", FLOAT, 100.0, 1.0, 100.0, "PERCENTAGE", "Share of the rows and columns to keep"),
@@ -87,7 +91,12 @@ def _build(nodes: NodeBuilder) -> None:
     base = given["Geometry"]
     resampled = nodes.above(99.999, given["Resolution"])
     grid, stride = _thinned(nodes, given, base)
-    geometry = nodes.switch("GEOMETRY", resampled, base, grid)
+    behind = nodes.above(nodes.attribute(BACKGROUND), 0.0)
+    front = nodes.opposite(behind)
+    joined = nodes.add("GeometryNodeJoinGeometry")
+    for part in (nodes.without(base, front), grid):
+        nodes.put(joined.inputs[0], part)
+    geometry = nodes.switch("GEOMETRY", resampled, base, joined.outputs[0])
 
     animated = given["Animated"]
     frame = nodes.switch("FLOAT", animated, nodes.attribute(DEPTH), _sequence(nodes, given))
@@ -103,13 +112,17 @@ def _build(nodes: NodeBuilder) -> None:
     excess = nodes.math("MULTIPLY", excess, nodes.switch("FLOAT", resampled, 1.0, stride))
     ratio = nodes.math("ADD", 1.0, excess)
     limit = nodes.math("MULTIPLY", _distance(nodes, given, nearest), ratio)
-    torn = nodes.both(given["Tear"], nodes.above(_distance(nodes, given, furthest), limit))
-    torn = nodes.both(
-        torn, nodes.above(furthest, HOLE / 2), "OR"
-    )  # a pixel that the mask leaves out
-    geometry = nodes.add(
-        "GeometryNodeDeleteGeometry", {0: geometry, 1: torn}, domain="FACE", mode="ALL"
-    ).outputs[0]
+    tears = nodes.both(given["Tear"], nodes.opposite(given["Solid"]))
+    torn = nodes.both(tears, nodes.above(_distance(nodes, given, furthest), limit))
+    torn = nodes.both(torn, front)
+    masked = nodes.above(furthest, HOLE / 2)
+    shown = nodes.both(nodes.both(tears, given["Background"]), nodes.opposite(animated))
+    beyond = nodes.above(
+        nodes.attribute(BACKGROUND), nodes.math("MAXIMUM", given["Background Reach"], 2e-6)
+    )
+    hidden = nodes.both(behind, nodes.both(beyond, nodes.opposite(shown), "OR"))
+    gone = nodes.both(nodes.both(torn, masked, "OR"), hidden, "OR")
+    geometry = nodes.without(geometry, gone)
 
     blurred = nodes.add(
         "GeometryNodeBlurAttribute",
@@ -124,7 +137,8 @@ def _build(nodes: NodeBuilder) -> None:
     ).outputs[0]
     geometry = nodes.switch("GEOMETRY", given["Solid"], geometry, _solid(nodes, given, geometry))
     geometry = nodes.add(
-        "GeometryNodeSetMaterial", {"Geometry": geometry, "Material": given["Material"]}
+        "GeometryNodeSetMaterial",
+        {"Geometry": geometry, "Selection": front, "Material": given["Material"]},
     ).outputs[0]
     nodes.add("NodeGroupOutput", {0: geometry})
 
@@ -164,7 +178,7 @@ def _face_extremes(nodes: NodeBuilder) -> tuple[Socket, Socket]:
 
 def _thinned(nodes: NodeBuilder, given: Any, base: Socket) -> tuple[Socket, Socket]:
     """A smaller grid with the base's values at evenly spread rows and columns, as in
-    `geometry.grid_lines`; and how many of the base's rows lie between two of its own."""
+    `geometry.grid_lines`; and how many rows of the base lie between two of its rows."""
     share = nodes.math("DIVIDE", given["Resolution"], 100.0)
     kept, last = {}, {}
     for name in ("Rows", "Columns"):
@@ -205,7 +219,7 @@ def _thinned(nodes: NodeBuilder, given: Any, base: Socket) -> tuple[Socket, Sock
 
 
 def _sequence(nodes: NodeBuilder, given: Any) -> Socket:
-    """d at the vertex in this frame of the image sequence, at the very pixel."""
+    """d at the vertex in this frame of the image sequence, without interpolation."""
     frame = nodes.add("GeometryNodeInputSceneTime").outputs["Frame"]
     inputs = {
         "Image": given["Depth Sequence"],

@@ -22,7 +22,8 @@ iface = bpy.app.translations.pgettext_iface
 
 SLIDERS = (
     ("Near", "Far", "Field of View", "Relief", "Flat Displacement"),
-    ("Tear", "Tear Ratio", "Smoothing", "Resolution"),
+    ("Tear", "Tear Ratio", "Background", "Background Reach"),
+    ("Smoothing", "Resolution"),
     ("Solid", "Thickness"),
 )
 

@@ -95,6 +95,12 @@ class RunSettings:
         description="Add the camera that matches the picture, and look through it",
         default=True,
     )
+    background: bpy.props.BoolProperty(
+        name="Background",
+        description="Sharpen the edges of the depth, and continue the background behind the"
+        " foreground, so that the mesh has no holes",
+        default=True,
+    )
     invert: bpy.props.BoolProperty(
         name="White Is Near",
         description="The depth file has its near parts bright, as disparity maps do",
@@ -145,6 +151,7 @@ def shape_options(settings: Any) -> ShapeOptions:
         solid=settings.solid,
         max_vertices=settings.vertex_budget,
         camera=settings.camera,
+        background=settings.background,
     )
 
 

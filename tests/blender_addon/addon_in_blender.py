@@ -51,7 +51,8 @@ def meshes() -> list[bpy.types.Object]:
 
 
 def depth_mesh(folder: Path, **settings) -> bpy.types.Object:
-    settings = {"filepath": str(folder / "picture.png"), **settings}
+    """background=False unless asked for: then the mesh is the engine's `depth_to_mesh`."""
+    settings = {"filepath": str(folder / "picture.png"), "background": False, **settings}
     if "depth_filepath" not in settings:
         settings["depth_filepath"] = str(folder / "depth.npy")
     assert bpy.ops.marigold.depth_mesh(**settings) == {"FINISHED"}
@@ -62,7 +63,7 @@ def expected(folder: Path, **settings):
     from marigold_core.geometry import depth_to_mesh
 
     depth = np.load(folder / "depth.npy")
-    return depth_to_mesh(depth, mask=np.isfinite(depth), **settings)
+    return depth_to_mesh(depth, mask=np.isfinite(depth), border=True, **settings)
 
 
 def use_engine(python: str) -> None:

@@ -30,7 +30,7 @@ def the_worker_makes_the_depth(folder: Path, python: str) -> None:
     d = np.empty(48 * 64, dtype=np.float32)
     obj.data.attributes["d"].data.foreach_get("value", d)
     assert np.isfinite(d).all() and 0 <= d.min() < d.max() <= 1
-    reference = depth_to_mesh(d.reshape(48, 64), near=2.0, far=6.0)
+    reference = depth_to_mesh(d.reshape(48, 64), near=2.0, far=6.0, border=True)
     _, points, corners = evaluated(obj)
     assert (corners.reshape(-1, 4) == reference.faces).all()
     assert np.allclose(points, reference.vertices * [1, -1, -1], rtol=1e-6, atol=1e-6)

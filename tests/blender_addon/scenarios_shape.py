@@ -108,6 +108,79 @@ def flat_displacement(folder: Path, python: str) -> None:
 
 
 @scenario
+def the_matched_view_is_the_picture(folder: Path, python: str) -> None:
+    """No hole and no other colour than on a flat plane, at depth edges as at the border."""
+    scene = bpy.context.scene
+    obj = depth_mesh(folder, depth_filepath=str(folder / "boxes.npy"), background=True)
+    whole = rendered(folder / "whole.png")
+    part("mesh.shape_inputs").set_inputs(obj, background=False)
+    torn = rendered(folder / "torn.png")
+    obj.hide_render = True
+    np.save(folder / "flat.npy", np.full((48, 64), 0.5, dtype=np.float32))
+    flat = depth_mesh(folder, depth_filepath=str(folder / "flat.npy"))
+    plane = rendered(folder / "plane.png")
+    assert (torn[..., 3] < 200).mean() > 0.02, "the test has no tear"
+    assert (whole[..., 3] >= plane[..., 3] - 1).all(), "a hole shows the background"
+    assert abs(whole - plane)[..., :3].mean() < 0.1
+    assert whole.shape == (48, 64, 4) and scene.camera.parent == flat
+    assert not obj.data.validate(verbose=True), "Blender had to repair the mesh"
+
+
+@scenario
+def the_background_is_behind_and_gives_way(folder: Path, python: str) -> None:
+    set_inputs = part("mesh.shape_inputs").set_inputs
+    obj = depth_mesh(folder, depth_filepath=str(folder / "boxes.npy"), background=True)
+
+    def faces_behind() -> int:
+        mesh = evaluated(obj)[0]
+        values = np.empty(len(mesh.polygons), dtype=np.float32)
+        mesh.attributes["background"].data.foreach_get("value", values)
+        return int((values > 0).sum())
+
+    whole = faces_behind()
+    set_inputs(obj, background_reach=0.0)
+    assert 0 < faces_behind() < whole, "the faces across the tears stay"
+    for inputs in (dict(background=False), dict(background=True, tear=False)):
+        set_inputs(obj, **inputs)
+        assert not faces_behind(), inputs
+    # Pressed onto the camera's rays the layer lies behind the front everywhere.
+    set_inputs(obj, tear=True, background_reach=1.0)
+    mesh, points, corners = evaluated(obj)
+    behind = np.empty(len(mesh.polygons), dtype=np.float32)
+    mesh.attributes["background"].data.foreach_get("value", behind)
+    layer = np.unique(corners.reshape(-1, 4)[behind > 0])
+    depth = np.load(folder / "boxes.npy")
+    at = points[layer]
+    half = np.tan(np.radians(25))
+    column = (at[:, 0] / -at[:, 2] / half * 32 + 32).clip(0.5, 63.5).astype(int)
+    row = (24 - at[:, 1] / -at[:, 2] / half * 32).clip(0.5, 47.5).astype(int)
+    assert (-at[:, 2] >= 1 + 4 * depth[row, column] - 1e-4).all()
+    assert len({slot.material.name for slot in obj.material_slots}) == 2
+    set_inputs(obj, resolution=50.0)
+    assert len(evaluated(obj)[2]) > 0
+    assert bpy.ops.marigold.show(view="Depth") == {"FINISHED"}
+    shown = part("mesh.picture_material").shown
+    assert {shown(slot.material) for slot in obj.material_slots} == {"Depth"}
+
+
+def rendered(path: Path) -> np.ndarray:
+    """(H, W, 4), 0 to 255, as the scene's camera sees it, in the colours of the picture."""
+    scene = bpy.context.scene
+    scene.render.engine = "CYCLES"
+    scene.cycles.samples, scene.cycles.use_denoising = 64, False
+    scene.render.film_transparent = True
+    scene.view_settings.view_transform = "Standard"
+    scene.render.image_settings.color_mode = "RGBA"
+    scene.render.threads_mode, scene.render.threads = "FIXED", 1
+    scene.render.filepath = str(path)
+    bpy.ops.render.render(write_still=True)
+    image = bpy.data.images.load(str(path))
+    pixels = np.empty(len(image.pixels), dtype=np.float32)
+    image.pixels.foreach_get(pixels)
+    return pixels.reshape(image.size[1], image.size[0], 4)[::-1] * 255
+
+
+@scenario
 def solid_is_closed(folder: Path, python: str) -> None:
     import bmesh
 

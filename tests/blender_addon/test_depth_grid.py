@@ -33,12 +33,13 @@ sizes = st.integers(2, 40)
 def test_the_grid_is_depth_to_mesh_in_blenders_axes(height, width, budget, seed):
     depth = np.random.default_rng(seed).random((height, width)).astype(np.float32)
     grid = depth_grid(depth, max_vertices=budget)
-    mesh = depth_to_mesh(depth, tear_ratio=math.inf, max_vertices=budget)
-    assert np.allclose(grid.positions, mesh.vertices * [1, -1, -1], rtol=1e-6)
+    mesh = depth_to_mesh(depth, tear_ratio=math.inf, max_vertices=budget, border=True)
+    assert np.allclose(grid.positions(), mesh.vertices * [1, -1, -1], rtol=1e-5, atol=1e-6)
     assert np.allclose(grid.uvs, mesh.uvs)
-    assert (grid.quads() == mesh.faces).all()
+    quads = grid.faces().corners
+    assert (quads == mesh.faces).all()
     assert (grid.d == depth.ravel()[mesh.pixels]).all()
-    corners = grid.d[grid.quads()]
+    corners = grid.d[quads]
     assert (grid.nearest == corners.min(axis=1)).all()
     assert (grid.furthest == corners.max(axis=1)).all()
 
@@ -47,12 +48,13 @@ def test_the_grid_is_depth_to_mesh_in_blenders_axes(height, width, budget, seed)
 @given(sizes, sizes)
 def test_every_edge_of_a_quad_joins_its_corners(height, width):
     grid = depth_grid(np.zeros((height, width), dtype=np.float32))
-    quads, edges = grid.quads(), grid.edges()
-    ends = edges[grid.quad_edges()]
+    faces = grid.faces()
+    quads, edges = faces.corners, faces.ends
+    ends = edges[faces.edges]
     corners = np.stack([quads, np.roll(quads, -1, axis=1)], axis=-1)
     assert (np.sort(ends, axis=-1) == np.sort(corners, axis=-1)).all()
     assert len(np.unique(np.sort(edges, axis=1), axis=0)) == len(edges)
-    assert set(grid.quad_edges().ravel()) == set(range(len(edges)))
+    assert set(faces.edges.ravel()) == set(range(len(edges)))
 
 
 def test_holes_tear_and_stay_finite():
@@ -64,7 +66,7 @@ def test_holes_tear_and_stay_finite():
     holes = np.flatnonzero(grid.d > HOLE / 2)
     assert holes.tolist() == [0, 15, 19]
     assert (grid.furthest > HOLE / 2).sum() == 3
-    for values in (grid.positions, grid.d, grid.uncertainty):
+    for values in (grid.positions(), grid.d, grid.uncertainty):
         assert np.isfinite(values).all()
     with pytest.raises(MarigoldError, match="no usable pixel"):
         depth_grid(depth, mask=np.zeros((4, 5), dtype=bool))

@@ -71,6 +71,9 @@ def folder(tmp_path):
     # Slopes everywhere: on flat depth a camera that looks beside the pixel sees the same.
     y, x = np.mgrid[0:48, 0:64].astype(np.float32)
     np.save(tmp_path / "waves.npy", 0.5 + 0.2 * np.sin(x / 5) * np.cos(y / 6) + 0.004 * y)
+    boxes = np.full((48, 64), 0.8, dtype=np.float32)
+    boxes[10:30, 12:30], boxes[20:44, 24:40] = 0.4, 0.1
+    np.save(tmp_path / "boxes.npy", boxes)
     for k in (7, 8, 9):
         Image.fromarray(np.roll(colours, k, axis=1)).save(tmp_path / f"frame_{k}.png")
 

@@ -19,7 +19,7 @@ from ...mesh.calibration import placed
 from ...mesh.depth_file import read_depth_file
 from ...mesh.depth_object import SIZE, depth_object, frame_scene, object_name
 from ...mesh.matched_camera import camera_of
-from ...mesh.picture import SUFFIXES, load_picture
+from ...mesh.picture import SUFFIXES, image_pixels, load_picture
 from ..run_settings import RUN_NAMES, RunSettings, depth_params, fill_from_sidebar, shape_options
 from .background import EngineRun, Work
 from .shape import look_through_camera
@@ -175,19 +175,6 @@ def submit_image(image: bpy.types.Image, path: str, settings: Any) -> Job:
     return submit("depth", params, {"image": image_pixels(image)})
 
 
-def image_pixels(image: bpy.types.Image) -> np.ndarray:
-    """(H, W, 3) uint8, display-encoded, as the `pixels` of a byte image are."""
-    width, height = image.size
-    pixels = np.empty(width * height * image.channels, dtype=np.float32)
-    image.pixels.foreach_get(pixels)
-    grid = pixels.reshape(height, width, image.channels)[::-1]
-    if image.is_float:
-        linear = grid.clip(0, 1)
-        grid = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
-    rgb = grid[..., :3] if image.channels >= 3 else np.repeat(grid[..., :1], 3, axis=2)
-    return np.rint(rgb.clip(0, 1) * 255).astype(np.uint8)
-
-
 def mesh_of_job(
     context: bpy.types.Context,
     settings: Any,
@@ -273,7 +260,17 @@ def draw_settings(layout: bpy.types.UILayout, settings: Any, run: bool = True) -
     layout.use_property_decorate = False
     for name in RUN_NAMES if run else ():
         layout.prop(settings, name)
-    for name in ("near", "far", "fov", "flat", "solid", "vertex_budget", "pack", "camera"):
+    for name in (
+        "near",
+        "far",
+        "fov",
+        "flat",
+        "solid",
+        "background",
+        "vertex_budget",
+        "pack",
+        "camera",
+    ):
         layout.prop(settings, name)
 
 

@@ -55,11 +55,13 @@ class MARIGOLD_OT_show(bpy.types.Operator):
         return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        material = context.active_object.active_material
-        if self.view not in views(material):
+        obj = context.active_object
+        if self.view not in views(obj.active_material):
             self.report({"WARNING"}, "This mesh has no uncertainty; run an ensemble of two or more")
             return {"CANCELLED"}
-        show(material, self.view)
+        for slot in obj.material_slots:
+            if self.view in views(slot.material):
+                show(slot.material, self.view)
         return {"FINISHED"}
 
 
