@@ -163,9 +163,7 @@ def grid_lines(
     return rows, columns
 
 
-def grid_coordinates(
-    lines: NDArray[np.int64], pixels: int, *, border: bool = False
-) -> NDArray[np.float64]:
+def grid_coordinates(lines: NDArray[np.int64], pixels: int, *, border: bool = False) -> Floats:
     """Where `lines` of a picture of so many pixels lie, in pixels from its edge: at the pixels'
     centres; with `border` the first and the last at the picture's edges, so that a mesh is as
     large as the picture."""
@@ -180,9 +178,7 @@ def grid_stride(rows: int, columns: int, height: int, width: int) -> float:
     return max((height - 1) / (rows - 1), (width - 1) / (columns - 1))
 
 
-def grid_uvs(
-    v: NDArray[np.float64], u: NDArray[np.float64], height: int, width: int
-) -> NDArray[np.float32]:
+def grid_uvs(v: Floats, u: Floats, height: int, width: int) -> NDArray[np.float32]:
     """(rows, columns, 2) float32 in [0, 1] at the crossings of `grid_coordinates`, v upwards."""
     uvs = np.empty((len(v), len(u), 2), dtype=np.float32)
     uvs[..., 0], uvs[..., 1] = u / width, (1 - v / height)[:, None]
@@ -301,8 +297,8 @@ def _distance(depth: NDArray[np.float32], near: float, far: float) -> NDArray[np
 
 def _points(
     z: NDArray[np.float32],
-    v: NDArray[np.float64],
-    u: NDArray[np.float64],
+    v: Floats,
+    u: Floats,
     size: tuple[int, ...],
     fov_degrees: float,
 ) -> NDArray[np.float32]:
