@@ -132,7 +132,7 @@ FLOORS = (
     ("targets",),
     ("denoising", "checkpoints"),
     ("memory", "diffusion", "ensemble", "depth", "resize", "progress"),
-    ("depth_files", "geometry"),
+    ("depth_files", "fill", "geometry"),
     ("images", "mesh", "colormaps"),
     ("options",),
     ("errors", "files"),
