@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 import torch
 from torch import Tensor
 
-from .alignment import loadings
-from .merging import merge
+from .alignment import align_to_median, loadings
+from .merging import merge, sample
 
 ITERATIONS = 20
 # Weight of the regulariser |min m| + |1 - max m| (Ke et al. 2024, eq. 4).
@@ -31,7 +33,7 @@ def paper_alignment(
     range of one (scale-only: a maximum of one), so that it cannot collapse.
 
     The search starts from the paper's min-max scales or from the closed form, whichever costs
-    less, and the best point visited is returned: the cost is never above either. The RMS needs
+    least, and the best point visited is returned: the cost is never above either. The RMS needs
     the correlations alone; an evaluation is one pass over the pixels, for the extremes of m.
     """
     # Autograd does not take the tensors that a caller made in torch.inference_mode().
@@ -50,13 +52,14 @@ def paper_alignment(
             rms = _pairwise_rms(parameters[0].exp(), parameters[1] * shift_invariant, disagreement)
             return (rms + (0 if shift_invariant else REGULARISER * near.abs())) / extent
 
-        low, high = maps.aminmax(dim=1)
-        extent = (high - low if shift_invariant else high.abs()).cpu().double().clamp(min=1e-6)
-        min_max = torch.stack([(size / extent).log(), (mean - low.cpu()) / extent])
-        closed_form = torch.stack([-loadings(correlation.clone()).log(), torch.zeros_like(mean)])
+        starts = [
+            torch.stack([(scale * size).log(), scale * mean + shift])
+            for scale, shift in _starts(maps, mean, size, correlation.clone(), shift_invariant)
+        ]
         with torch.no_grad():
-            costs = [cost(start).item() for start in (min_max, closed_form)]
-        best_cost, best = min(costs), (min_max, closed_form)[costs[1] < costs[0]]
+            best_cost, best = min(
+                ((cost(start).item(), start) for start in starts), key=itemgetter(0)
+            )
         parameters = best.clone().requires_grad_()
         optimiser = torch.optim.LBFGS(
             [parameters], max_iter=ITERATIONS, line_search_fn="strong_wolfe"
@@ -77,6 +80,20 @@ def paper_alignment(
         near, far = _extremes(maps, scale, shift, reduction)
         extent = (far - near if shift_invariant else far).clamp(min=1e-6)
     return scale / extent, (shift - near) / extent * shift_invariant
+
+
+def _starts(
+    maps: Tensor, mean: Tensor, size: Tensor, correlation: Tensor, shift_invariant: bool
+) -> list[tuple[Tensor, Tensor]]:
+    """Scales and shifts by minimum and maximum, in closed form, and in closed form refined."""
+    low, high = (value.cpu().double() for value in maps.aminmax(dim=1))
+    by_range = 1 / (high - low if shift_invariant else high.abs()).clamp(min=1e-6)
+    closed = 1 / (size * loadings(correlation))
+    by_range_shift, closed_shift = -by_range * low, -closed * mean
+    if not shift_invariant:
+        by_range_shift = closed_shift = torch.zeros_like(mean)
+    refined = align_to_median(sample(maps), closed, closed_shift, shift_invariant)
+    return [(by_range, by_range_shift), (closed, closed_shift), refined]
 
 
 def _pairwise_rms(amplitude: Tensor, level: Tensor, disagreement: Tensor) -> Tensor:
