@@ -340,6 +340,20 @@ def test_the_input_is_left_alone():
     assert torch.equal(members, before)
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("reduction", ["median", "mean"])
+@pytest.mark.parametrize("shift_invariant", [True, False])
+def test_it_runs_where_comfyui_runs_nodes(method, reduction, shift_invariant):
+    """ComfyUI calls nodes under torch.inference_mode(), with tensors that were made there."""
+    options = dict(method=method, reduction=reduction, shift_invariant=shift_invariant)
+    expected, spread = ensemble_depth(noisy(4, 0.03), **options)
+    with torch.inference_mode():
+        depth, uncertainty = ensemble_depth(noisy(4, 0.03), **options)
+        depth += 1  # the caller continues with the result
+    torch.testing.assert_close(depth - 1, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(uncertainty, spread)
+
+
 # --- masks ---
 
 

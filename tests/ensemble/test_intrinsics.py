@@ -138,6 +138,15 @@ def test_numpy_and_half_precision():
     torch.testing.assert_close(half, expected, atol=5e-3, rtol=0)
 
 
+def test_it_runs_where_comfyui_runs_nodes():
+    """ComfyUI calls nodes under torch.inference_mode(), with tensors that were made there."""
+    expected, spread = ensemble_intrinsics(members_of(3), up_to_scale=LIGHTING)
+    with torch.inference_mode():
+        found, uncertainty = ensemble_intrinsics(members_of(3), up_to_scale=LIGHTING)
+    assert torch.equal(found, expected)
+    assert torch.equal(uncertainty, spread)
+
+
 def test_a_member_that_is_not_finite_is_left_out_and_named():
     maps = members_of(4)
     expected, _ = ensemble_intrinsics(maps[1:], up_to_scale=LIGHTING)

@@ -128,6 +128,15 @@ def test_the_input_is_left_alone():
     assert torch.equal(members, before)
 
 
+def test_it_runs_where_comfyui_runs_nodes():
+    """ComfyUI calls nodes under torch.inference_mode(), with tensors that were made there."""
+    expected, spread = ensemble_normals(tilted(3, 0.2))
+    with torch.inference_mode():
+        found, uncertainty = ensemble_normals(tilted(3, 0.2))
+    assert torch.equal(found, expected)
+    assert torch.equal(uncertainty, spread)
+
+
 def test_a_member_that_is_not_finite_is_left_out_and_named():
     members = tilted(4, 0.2)
     expected, _ = ensemble_normals(members[[0, 1, 3]])

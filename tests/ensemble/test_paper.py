@@ -96,19 +96,6 @@ def test_the_scales_do_not_collapse(sigma):
     assert depth.max() == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.parametrize("reduction", ["median", "mean"])
-@pytest.mark.parametrize("shift_invariant", [True, False])
-def test_it_runs_where_comfyui_runs_nodes(reduction, shift_invariant):
-    """ComfyUI calls nodes under torch.inference_mode(), with tensors that were made there."""
-    options = dict(method="paper", reduction=reduction, shift_invariant=shift_invariant)
-    expected, spread = ensemble_depth(noisy(4, 0.03), **options)
-    with torch.inference_mode():
-        depth, uncertainty = ensemble_depth(noisy(4, 0.03), **options)
-        depth += 1  # and the caller may go on with the result
-    torch.testing.assert_close(depth - 1, expected, atol=1e-6, rtol=0)
-    torch.testing.assert_close(uncertainty, spread)
-
-
 def test_the_paper_method_helps_where_min_max_fails(benchmark):
     """A hot pixel makes the min-max scale of a member wrong by half."""
     members = noisy(5, 0.005, size=(48, 64))

@@ -59,6 +59,13 @@ def test_a_clip_of_exact_affine_frames_becomes_one_picture():
     torch.testing.assert_close(scaled[0], 0.2 + 0.8 * depth, atol=1e-5, rtol=0)
 
 
+def test_it_runs_where_comfyui_runs_nodes():
+    """ComfyUI calls nodes under torch.inference_mode(), with tensors that were made there."""
+    expected = align_sequence(jittered(noisy(4, 0.02)))
+    with torch.inference_mode():
+        assert torch.equal(align_sequence(jittered(noisy(4, 0.02))), expected)
+
+
 def test_clips_that_need_no_alignment_come_back_as_they_are():
     clip = noisy(3, 0.02)
     assert torch.equal(align_sequence(clip[:1]), clip[:1])
