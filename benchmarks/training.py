@@ -83,10 +83,6 @@ class Scenes(SampleDataset):
     def __getitem__(self, index: int) -> Sample:
         return self.samples[index]
 
-    def shape(self, index: int) -> tuple[int, int]:
-        height, width = self.samples[index].depth.shape
-        return height, width
-
     def name(self, index: int) -> str:
         return self.samples[index].name
 

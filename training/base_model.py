@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.resnet import ResnetBlock2D
+from einops import repeat
 from torch import Tensor, nn
 
 from marigold_core.checkpoints.config import SCHEDULER, checked, read_json
@@ -118,11 +119,11 @@ def scheduler_config(base: dict[str, Any], objective: str, zero_snr: bool) -> di
 def widen_conv_in(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     """4 -> 8 input channels, in place: the weight is tiled and halved, the bias kept.
 
-    Paper, section 3.3: on two copies of one latent the network gives what it gave on one.
+    Paper, section 3.3: for two copies of one latent the output is that of the base for one.
     """
     old = unet.conv_in
     new = nn.Conv2d(8, old.out_channels, old.kernel_size, padding=old.padding)
-    weight = old.weight.detach().repeat(1, 2, 1, 1) * 0.5
+    weight = repeat(old.weight.detach(), "out c h w -> out (twice c) h w", twice=2) * 0.5
     new.load_state_dict({"weight": weight, "bias": old.state_dict()["bias"]})
     unet.conv_in = new
     unet.register_to_config(in_channels=8)

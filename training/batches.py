@@ -2,7 +2,7 @@
 
 Everything is a function of the run's seed and of n, the number of the micro-batch since the run
 began, over all processes. So a run resumes exactly from nothing but its step, and two processes
-see what one with twice the accumulation sees.
+take the steps of one with twice the accumulation.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class LatentBatches(Dataset[LatentBatch]):
         flip: bool,
     ) -> None:
         self.caches, self.seed, self.flip = caches, seed, flip
-        self.mixture = Mixture(caches, weights, seed, size)  # type: ignore[arg-type]
+        self.mixture = Mixture(caches, weights, seed, size)
 
     def __getitem__(self, number: int) -> LatentBatch:
         draw = self.mixture.draw(number)
@@ -133,7 +133,7 @@ def micro_batch_numbers(
 
 
 def dropout_seed(seed: int, number: int) -> int:
-    """What torch draws micro-batch `number`'s dropout from: a resumed run drops the same."""
+    """The seed of micro-batch `number`'s dropout, so that a resumed run drops the same."""
     return int(np.random.SeedSequence((seed, 4, number)).generate_state(1)[0])
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from data.latents import has_range
 from data.sample import DataError, Sample, SampleDataset
+from einops import rearrange, repeat
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from marigold_core import normalize_depth
@@ -51,13 +52,13 @@ def contact_sheet(datasets: Mapping[str, SampleDataset], path: Path) -> list[str
 
 def draw_row(sample: Sample, label: str, problem: str | None) -> np.ndarray:
     depth, valid = sample.depth.numpy(), sample.valid.numpy()
-    rgb = np.rint(sample.image.permute(1, 2, 0).numpy().clip(0, 1) * 255).astype(np.uint8)
+    rgb = rearrange(sample.image, "c h w -> h w c").numpy().clip(0, 1)
     shown = np.zeros_like(depth)
     if problem is None:
         shown = normalize_depth(depth, mode="percentile", mask=valid)
     coloured = colorize(np.where(valid, shown, np.nan))
-    mask = np.repeat((valid * np.uint8(255))[..., None], 3, axis=2)
-    panels = [fit(panel) for panel in (rgb, coloured, mask)]
+    mask = repeat(valid * np.uint8(255), "h w -> h w c", c=3)
+    panels = [fit(panel) for panel in (np.rint(rgb * 255).astype(np.uint8), coloured, mask)]
     row = Image.new("RGB", (4 * WIDTH, HEIGHT + LABEL), PAPER)
     for column, panel in enumerate([*panels, histogram(depth[valid])]):
         row.paste(panel, (column * WIDTH, LABEL))

@@ -194,7 +194,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if args.rgbd:
         args.data = [*args.data, f"folder:{args.rgbd}"]
     if args.sweep and args.ceiling:
-        parser.error("--ceiling stands in the table of settings, not in a sweep")
+        parser.error("--ceiling is for the table of settings, not for a sweep")
     if args.sweep == "checkpoint":
         args.settings = args.settings[:1]
     args.values = args.values or SWEEPS.get(args.sweep)

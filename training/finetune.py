@@ -48,9 +48,8 @@ from tracking import Tracker
 from validation import validate, validation_samples
 
 from marigold_core import Marigold
-from marigold_core.errors import MarigoldError
+from marigold_core.errors import MarigoldError, is_out_of_memory
 from marigold_core.files import exit_on_sigterm
-from marigold_core.memory import is_out_of_memory
 
 # After so many steps in a row without a finite loss the weights are past saving.
 BAD_STEPS = 10

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from einops import repeat
 from numpy.typing import NDArray
 
 from marigold_core.cli.comparison import scale_and_shift
@@ -178,4 +179,4 @@ def boundary_f1(depth: Map, truth: Map, valid: Mask) -> float:
 
 def vertical_ramp(height: int, width: int) -> NDArray[np.float32]:
     """The trivial guess that depth grows towards the top of the picture, (H, W) in [0, 1]."""
-    return np.repeat(np.linspace(1, 0, height, dtype=np.float32)[:, None], width, axis=1)
+    return repeat(np.linspace(1, 0, height, dtype=np.float32), "h -> h w", w=width)

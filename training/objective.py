@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from marigold_core.diffusion import NoiseSchedule
@@ -55,7 +56,8 @@ def multi_resolution_noise(
     if device.type != "cpu":
         on_host = torch.Generator().manual_seed(generator.initial_seed())
     share = timesteps.to(device) / num_train_timesteps
-    weight = strength * (share if annealed else torch.ones_like(share)).reshape(-1, 1, 1, 1)
+    weight = strength * (share if annealed else torch.ones_like(share))
+    weight = rearrange(weight, "b -> b 1 1 1")
     noise = torch.randn(shape, generator=generator, device=device)
     h, w = height, width
     for level in range(10):

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from einops import repeat
 from numpy.typing import NDArray
 from objective import multi_resolution_noise
 from torch import Tensor
@@ -123,7 +124,7 @@ class Predictor:
         far = np.where(valid, depth, np.float32(np.inf))
         target = normalize_depth(far, mode="percentile", percentiles=(2, 98), mask=valid)
         height, width = processing_size(target.shape[0], target.shape[1], self.resolution)
-        picture = np.repeat(target[..., None], 3, axis=2)
+        picture = repeat(target, "h w -> h w c", c=3)
         vae, device = self.marigold.vae, self.marigold.device
         pixels = to_pixels(picture, (height, width), vae_factor(vae))
         decoded = decode(vae, encode(vae, pixels, device))[:, None]

@@ -156,7 +156,7 @@ def prepare_vkitti(args: argparse.Namespace) -> bool:
         report("vkitti", split, len(rows), len(pairs))
     if not found_any:
         raise DataError(
-            args.root, "no Virtual KITTI 2 frames as in Scene01/clone/frames lie there."
+            args.root, "there are no Virtual KITTI 2 frames as in Scene01/clone/frames."
         )
     return complete
 
@@ -189,7 +189,7 @@ def _attempt(work: Callable[[Item], Outcome], item: Item) -> tuple[Outcome | Non
 
 
 class _Here:
-    """A pool of no processes: what it is given is done here."""
+    """A pool of no processes, which works in this one."""
 
     def __enter__(self) -> _Here:
         return self

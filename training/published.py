@@ -1,9 +1,9 @@
-"""Published AbsRel and delta1 on the evaluation sets, to stand beside our own.
+"""Published AbsRel and delta1 on the evaluation sets, for comparison with our own.
 
 Source of every number: Martin Garcia et al., "Fine-Tuning Image-Conditional Diffusion Models is
 Easier than You Think", WACV 2025 (arXiv 2409.11355v2), table 1, all by the evaluation scripts of
 Marigold's authors. Its two rows of plain Marigold are table 1 of Ke et al., CVPR 2024 (arXiv
-2312.02145); the AbsRel of E2E-FT stand in the README of VisualComputingInstitute/diffusion-e2e-ft.
+2312.02145); the AbsRel of E2E-FT are in the README of VisualComputingInstitute/diffusion-e2e-ft.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a training run is told: flags, and YAML files that hold them.
+"""The options of a training run: flags, and YAML files that hold them.
 
 A file (`--config`) has one `name: value` a line, the names being those of the flags with
 underscores; flags on the command line override it. Without either, every value is the released
@@ -167,7 +167,7 @@ def read_config(path: Path, flags: dict[str, argparse.Action]) -> dict[str, Any]
 def checked(path: Path, name: str, value: Any, flags: dict[str, argparse.Action]) -> Any:
     action = flags.get(name)
     if action is None or name in ("help", "config"):
-        raise MarigoldError(f"{path} sets {name!r}, which is no flag of finetune.py.")
+        raise MarigoldError(f"{path} sets {name!r}, which is not a flag of finetune.py.")
     if isinstance(action, argparse.BooleanOptionalAction):
         if not isinstance(value, bool):
             raise MarigoldError(f"{path} sets {name} to {value!r}; it must be true or false.")

@@ -86,7 +86,7 @@ def write_fixed_parts(folder: Path, base: Base, recipe: Any) -> None:
     for part in ("text_encoder", "tokenizer"):
         if (base.folder / part).is_dir():
             copy_part(base.folder / part, folder / part)
-    # Beside a text encoder the embedding's file is only a cache, and found anew.
+    # Beside a text encoder the embedding's file is only a cache, which is computed when needed.
     if not (folder / "text_encoder").is_dir() and (base.folder / EMBEDDING_FILE).is_file():
         copy_file(base.folder / EMBEDDING_FILE, folder / EMBEDDING_FILE)
     for pattern in LICENCE_FILES:
@@ -107,7 +107,7 @@ def copy_part(source: Path, target: Path) -> None:
 
 
 def model_index(recipe: Any) -> dict[str, Any]:
-    """An end-to-end checkpoint says what its authors' say: that class is how loaders tell it."""
+    """An end-to-end checkpoint has its authors' class name, by which loaders recognise it."""
     end_to_end = recipe.objective == "e2e"
     index: dict[str, Any] = {
         "_class_name": "StableDiffusionPipeline" if end_to_end else "MarigoldDepthPipeline",
@@ -145,7 +145,7 @@ def write_unet(
         (folder / FILE_NAME).unlink(missing_ok=True)
     private = ("base", "output", "cache", "config")
     values = {k: v for k, v in vars(recipe).items() if k not in private}
-    # Data folders by kind alone: where they lie on this machine is nobody's business.
+    # Data folders by kind and name alone: paths of this machine are private.
     for name in ("data", "val_data"):
         values[name] = [public_name(spec) for spec in values[name] or []]
     write_json(folder / "recipe.json", {**values, "steps_done": steps, "metrics": metrics})
@@ -233,7 +233,7 @@ def licence_terms(base: Base, override: str | None) -> tuple[str, str]:
     """The card's `license:` and what to say about it.
 
     Weights derived from Stable Diffusion stay under its licence, whose use restrictions
-    (paragraph 5 and attachment A) must be handed on.
+    (paragraph 5 and attachment A) must be passed on.
     """
     stated = override or stated_licence(base.folder / "README.md")
     files = sorted({f.name for p in LICENCE_FILES for f in base.folder.glob(p)})
@@ -242,7 +242,7 @@ def licence_terms(base: Base, override: str | None) -> tuple[str, str]:
         return "other", (
             "The base does not say what licence it is under. If it descends from Stable Diffusion "
             f"2, these weights are a derivative under {RAIL}: its use restrictions (paragraph 5 "
-            "and attachment A) apply to whoever uses them, and must be handed on with them."
+            "and attachment A) apply to whoever uses them, and must be passed on with them."
             + beside
         )
     if "rail" in stated.lower():

@@ -68,7 +68,7 @@ def world_size() -> int:
 def output_folder(recipe: Any, base: Path, accelerator: Accelerator) -> Iterator[None]:
     """Make OUTPUT, and keep other runs out of it until the block ends.
 
-    Raises MarigoldError rather than write over another run, or over what is no run at all.
+    Raises MarigoldError rather than write over another run, or over a folder that is not a run.
     """
     lock = None
     if accelerator.is_main_process:

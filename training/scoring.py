@@ -13,6 +13,7 @@ from data.hypersim import MAX_DEPTH as HYPERSIM_DEPTH
 from data.registry import open_dataset
 from data.sample import Sample, SampleDataset
 from data.vkitti import MAX_DEPTH as VKITTI_DEPTH
+from einops import rearrange
 from metrics import Score, mean_score, score, vertical_ramp
 from predictions import Predictor, Setting
 from report import Result
@@ -109,7 +110,7 @@ def score_picture(
     sample: Sample, predictor: Predictor, cases: Sequence[Case], rules: Rules
 ) -> list[list[Score]]:
     truth, valid = sample.depth.numpy(), sample.valid.numpy()
-    picture = sample.image.permute(1, 2, 0).numpy()
+    picture = rearrange(sample.image, "c h w -> h w c").numpy()
     wanted = [setting for case in cases for setting in case.settings]
     depths = dict(zip(wanted, predictor.depths(picture, wanted), strict=True))
 

@@ -26,7 +26,7 @@ class Tracker:
                     "Logging needs tensorboard; run `pip install tensorboard`, or add "
                     "--no-tensorboard."
                 ) from error
-            # Steps that a killed run logged after its last state are taken back.
+            # Steps that a killed run logged after its last state are removed.
             self.writer = SummaryWriter(str(folder), purge_step=start + 1)
         if main and recipe.wandb:
             try:
@@ -56,12 +56,12 @@ class Tracker:
             self.wandb.log({n: wandb.Image(p) for n, p in pictures.items()}, step=step)
 
     def write(self, method: str, calls: Iterable[tuple[Any, ...]]) -> None:
-        """A disk that is full ends the log, not the run."""
+        """A full disk ends the log, not the run."""
         try:
             for arguments in calls if self.writer else ():
                 getattr(self.writer, method)(*arguments)
         except OSError as error:
-            print(f"TensorBoard's log cannot be written ({error}); the run goes on without it.")
+            print(f"TensorBoard's log cannot be written ({error}); the run continues without it.")
             self.writer = None
 
     def close(self) -> None:

@@ -16,13 +16,14 @@ from data.folder import Folder
 from data.latent_cache import unusable
 from data.registry import open_dataset
 from data.sample import DataError, Sample
+from einops import rearrange
 from metrics import Score, mean_score, score
 from release import public_name
 
 from marigold_core import Marigold
 from marigold_core.cli.comparison import side_by_side
-from marigold_core.errors import MarigoldError
-from marigold_core.memory import is_out_of_memory, release_memory
+from marigold_core.errors import MarigoldError, is_out_of_memory
+from marigold_core.memory import release_memory
 
 SHOWN = 4  # pictures of each data set
 
@@ -46,7 +47,7 @@ class Validation(NamedTuple):
 def validation_samples(recipe: Any) -> dict[str, list[Sample]]:
     """Usable samples of each of --val-data, evenly over it; without it, of the first of --data.
 
-    A data set without a split for validation is no error: the run is then not validated.
+    A data set without a split for validation is not an error: the run is then not validated.
     """
     chosen: dict[str, list[Sample]] = {}
     specs = recipe.val_data
@@ -101,7 +102,7 @@ def validate(marigold: Marigold, samples: Mapping[str, Sequence[Sample]], seed: 
     for data, chosen in samples.items():
         scores: list[Score] = []
         for number, sample in enumerate(chosen):
-            rgb = sample.image.permute(1, 2, 0).numpy()
+            rgb = rearrange(sample.image, "c h w -> h w c").numpy()
             depth, valid = sample.depth.numpy(), sample.valid.numpy()
             failed = None
             try:
@@ -128,7 +129,7 @@ def validate(marigold: Marigold, samples: Mapping[str, Sequence[Sample]], seed: 
 def failure(error: Exception, sample: Sample) -> Validation:
     """A validation without metrics. Raises what says nothing about this sample or the weights."""
     height, width = sample.depth.shape
-    if is_out_of_memory(error) or (error.__cause__ and is_out_of_memory(error.__cause__)):
+    if is_out_of_memory(error):
         return Validation({}, {}, f"no memory to validate {sample.name} ({width} x {height} "
                           "pixels); set --resolution, or validate smaller pictures")  # fmt: skip
     if not isinstance(error, MarigoldError):

@@ -6,11 +6,13 @@ import json
 import os
 import pickle
 import zipfile
+from importlib.util import find_spec
 
+import data.depth_arrays
 import numpy as np
 import pytest
 import torch
-from data.depth_arrays import picture_shape, read_values
+from data.depth_arrays import read_values
 from data.registry import open_dataset
 from data.sample import DataError, Sample, as_sample, read_list, resize_sample, resized_shape
 from data_builders import SHARED_RGBD, grey_16, picture, rendered_folder
@@ -77,7 +79,6 @@ def test_procedural_scenes_are_the_same_every_time_and_differ_by_split():
         assert mine == other if isinstance(mine, str) else torch.equal(mine, other)
     assert not torch.equal(train[2].image, open_dataset("procedural:4", "val")[2].image)
     for index in range(4):
-        assert tuple(train[index].depth.shape) == train.shape(index)
         assert train[index].depth[~train[index].valid].isinf().all()
     assert open_dataset("procedural:4", "train", 64)[0].image.shape == (3, 48, 64)
 
@@ -90,7 +91,7 @@ def test_what_the_renderer_writes(tmp_path):
     assert sample.depth[1:, 1:].numpy() == pytest.approx(expected[1:, 1:])
     assert not sample.valid[0].any()  # infinite
     assert not sample.valid[:, 0].any()  # masked
-    assert dataset.shape(1) == (24, 32)
+    assert tuple(sample.depth.shape) == (24, 32)
     assert sample.name == dataset.name(1) == "images/000001.png"
 
 
@@ -184,13 +185,6 @@ def test_an_empty_manifest_is_named(tmp_path, content):
         open_dataset(f"folder:{tmp_path}")
 
 
-def test_pictures_that_lie_on_their_side_have_their_upright_shape(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (40, 20)).save(tmp_path / "p.jpg", exif=exif)
-    assert picture_shape(tmp_path / "p.jpg") == (40, 20)
-
-
 @settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=200), st.sampled_from([".png", ".npy", ".npz", ".exr", ".pfm", ".tif"]))
 def test_no_bytes_break_the_reader(tmp_path_factory, data, suffix):
@@ -226,8 +220,24 @@ def test_files_that_only_pretend_to_be_arrays(tmp_path):
     for file in (archive, promise, tmp_path / "pipe.npy"):
         with pytest.raises(DataError, match=file.name):
             read_values(file)
-    with pytest.raises(DataError, match="pipe"):
-        picture_shape(tmp_path / "pipe.npy")
+
+
+def test_arrays_beyond_the_budget_of_a_picture_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(data.depth_arrays, "MOST_VALUES", 99)
+    values = np.ones((10, 10), np.float64)
+    np.save(tmp_path / "a.npy", values)
+    np.savez_compressed(tmp_path / "a.npz", values)
+    (tmp_path / "a.pfm").write_bytes(b"Pf\n10 10\n-1.0\n" + values.astype("<f4").tobytes())
+    files = [tmp_path / f"a{suffix}" for suffix in (".npy", ".npz", ".pfm")]
+    if find_spec("h5py"):
+        import h5py
+
+        files.append(tmp_path / "a.hdf5")
+        with h5py.File(files[-1], "w") as file:
+            file["dataset"] = values
+    for file in files:
+        with pytest.raises(DataError, match=f"{file.name}: it holds 1.. values"):
+            read_values(file, "dataset" if file.suffix == ".hdf5" else None)
 
 
 @pytest.mark.skipif(not SHARED_RGBD.is_dir(), reason="no shared pictures with depth beside this")

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-import torch
 from data.mixture import Mixture
-from data.sample import DataError, Sample, SampleDataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader
 
 from marigold_core.errors import MarigoldError
 
 
-class Numbers(SampleDataset):
-    """Sample i is named i; the shape goes round `shapes`."""
+class Numbers:
+    """Samples whose shapes go round `shapes`."""
 
     def __init__(self, count: int, shapes: tuple[tuple[int, int], ...] = ((8, 8),)) -> None:
         self.count, self.shapes = count, shapes
@@ -24,15 +21,8 @@ class Numbers(SampleDataset):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> Sample:
-        depth = torch.ones(self.shape(index))
-        return Sample(depth.expand(3, -1, -1), depth, depth > 0, str(index))
-
     def shape(self, index: int) -> tuple[int, int]:
         return self.shapes[index % len(self.shapes)]
-
-    def name(self, index: int) -> str:
-        return str(index)
 
 
 def test_the_papers_shares():
@@ -67,29 +57,9 @@ def test_a_batch_depends_on_its_number_alone(seed, size, positions):
 @given(st.integers(1, 30), st.integers(1, 5), st.integers(0, 200))
 def test_batches_are_full_and_of_one_shape_and_one_data_set(count, size, position):
     dataset = Numbers(count, ((8, 8), (8, 16), (16, 8)))
-    batch = Mixture([dataset], [1.0], 7, size)[position]
-    assert len(batch) == size
-    assert len({tuple(sample.depth.shape) for sample in batch}) == 1
-
-
-def test_a_loader_with_workers_goes_on_anywhere():
-    mixture = Mixture([Numbers(11), Numbers(4)], [0.9, 0.1], seed=5, batch_size=2)
-    expected = [[sample.name for sample in mixture[n]] for n in range(20, 26)]
-    loader = DataLoader(mixture, batch_size=None, sampler=range(20, 26), num_workers=2)
-    assert [[sample.name for sample in batch] for batch in loader] == expected
-
-
-def test_a_sample_without_a_shape_is_warned_of_and_never_drawn():
-    class Torn(Numbers):
-        def shape(self, index: int) -> tuple[int, int]:
-            if index == 2:
-                raise DataError("torn.png", "it is broken.")
-            return 8, 8
-
-    mixture = Mixture([Torn(6)], [1], 0, 1)
-    with pytest.warns(UserWarning, match=r"torn\.png"):
-        drawn = {mixture.draw(n).indices[0] for n in range(50)}
-    assert drawn == {0, 1, 3, 4, 5}
+    batch = Mixture([dataset], [1.0], 7, size).draw(position)
+    assert len(batch.indices) == size
+    assert len({dataset.shape(index) for index in batch.indices}) == 1
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,10 @@ from diffusers import AutoencoderKL  # noqa: E402
 from filelock import FileLock, Timeout  # noqa: E402
 from run_setup import output_folder  # noqa: E402
 
-from marigold_core import Marigold  # noqa: E402
+from marigold_core import Marigold, engine  # noqa: E402
 from marigold_core.checkpoints.checksums import verify_checksums  # noqa: E402
 from marigold_core.errors import MarigoldError  # noqa: E402
+from marigold_core.memory import too_little_memory  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -199,10 +200,10 @@ def test_a_checkpoint_that_a_power_cut_zeroed_is_written_again(
 def test_a_validation_that_runs_out_of_memory_does_not_end_the_run(
     base, pictures, tmp_path, monkeypatch, capsys
 ):
-    def too_large(self, pixels):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+    def too_large(*arguments):
+        raise too_little_memory() from torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Marigold, "encode", too_large)
+    monkeypatch.setattr(engine, "encode", too_large)
     output = tmp_path / "run"
     train(flags(base, pictures, output, "--steps", 2, "--val-every", 1))
     said = capsys.readouterr().out

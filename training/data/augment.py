@@ -39,9 +39,6 @@ class Within(SampleDataset):
         sample = self.dataset[index]
         return sample._replace(valid=sample.valid & (sample.depth <= self.farthest))
 
-    def shape(self, index: int) -> tuple[int, int]:
-        return self.dataset.shape(index)
-
     def name(self, index: int) -> str:
         return self.dataset.name(index)
 
@@ -66,15 +63,13 @@ class Variants(SampleDataset):
     def __getitem__(self, index: int) -> Sample:
         number, variant = divmod(index, self.count)
         sample = self.dataset[number]
-        size = self.shape(index)
+        height, width = sample.depth.shape
+        size = resized_shape(height, width, self.resolution)
         if variant == 0:
             return resize_sample(sample, size)
         random = np.random.default_rng((number, variant))
         sample = resize_sample(cropped(sample, random), size)
         return sample._replace(image=photographed(sample.image, random), name=self.name(index))
-
-    def shape(self, index: int) -> tuple[int, int]:
-        return resized_shape(*self.dataset.shape(index // self.count), self.resolution)
 
     def name(self, index: int) -> str:
         number, variant = divmod(index, self.count)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from marigold_core.errors import MarigoldError
 from marigold_core.images import open_picture, read_image
 
-from .depth_arrays import picture_shape, read_values
+from .depth_arrays import read_values
 from .kitti_crops import HEIGHT, WIDTH, benchmark_crop, evaluated_part
 from .sample import DataError, Sample, SampleDataset, as_sample, read_list
 
@@ -119,13 +119,6 @@ class BenchmarkSet(SampleDataset):
             valid = valid & counts
         return as_sample(image, metres, valid, row[0], depth)
 
-    def shape(self, index: int) -> tuple[int, int]:
-        if self.protocol.kitti:
-            return HEIGHT, WIDTH
-        if self.protocol.name == "ETH3D":
-            return ETH3D_SIZE
-        return picture_shape(self.root / self.rows[index][0])
-
     def name(self, index: int) -> str:
         return self.rows[index][0]
 
@@ -141,12 +134,13 @@ class BenchmarkSet(SampleDataset):
         if self.protocol.name != "ETH3D":
             return (read_values(file) / self.protocol.per_metre).astype(np.float32)
         # Raw float32, row by row, under a picture's suffix (eth3d.net, documentation).
+        count = ETH3D_SIZE[0] * ETH3D_SIZE[1]
+        if not file.is_file() or file.stat().st_size != 4 * count:
+            raise DataError(file, f"it is not {ETH3D_SIZE[1]} x {ETH3D_SIZE[0]} raw float32.")
         try:
-            values = np.fromfile(file, "<f4")
+            values = np.fromfile(file, "<f4", count)
         except OSError as error:
             raise DataError(file, f"it cannot be read ({error}).") from error
-        if values.size != ETH3D_SIZE[0] * ETH3D_SIZE[1]:
-            raise DataError(file, f"it is not {ETH3D_SIZE[1]} x {ETH3D_SIZE[0]} raw float32.")
         return values.reshape(ETH3D_SIZE)
 
     def _mask(self, row: tuple[str, ...], depth: Path) -> NDArray[np.bool_]:

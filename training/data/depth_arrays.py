@@ -8,18 +8,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from marigold_core.depth_files import read_array
 from marigold_core.errors import MarigoldError
-from marigold_core.images import open_picture, read_image
+from marigold_core.images import MAX_PIXELS, open_picture, read_image
 
 from .sample import DataError
 
 SUFFIXES = (".png", ".tif", ".tiff", ".exr", ".npy", ".npz", ".pfm", ".hdf5", ".h5")
-# EXIF orientations that swap the sides.
-TURNED = (5, 6, 7, 8)
-ORIENTATION_TAG = 0x0112
+# Of one array, as of one picture.
+MOST_VALUES = MAX_PIXELS
 
 
 def read_values(path: Path, key: str | None = None) -> NDArray[Any]:
@@ -32,9 +30,10 @@ def read_values(path: Path, key: str | None = None) -> NDArray[Any]:
         raise DataError(path, "there is no such file.")
     suffix = path.suffix.lower()
     try:
+        if suffix in (".npz", ".pfm"):
+            _check_budget(path, path.stat().st_size // 4)
         if suffix == ".npy":
-            # Mapped: a header that promises more than the file holds takes no memory.
-            values = np.asarray(np.lib.format.open_memmap(path, mode="r"))
+            values = _read_npy(path)
         elif suffix == ".npz":
             values = _from_archive(path, key)
         elif suffix in (".hdf5", ".h5"):
@@ -70,7 +69,9 @@ def read_hdf5(path: Path, key: str | None = "dataset") -> NDArray[Any]:
         raise DataError(path, "there is no such file.")
     try:
         with h5py.File(path, "r") as file:
-            return np.asarray(file[_only(path, list(file), key)])
+            stored = file[_only(path, list(file), key)]
+            _check_budget(path, stored.size)
+            return np.asarray(stored)
     except DataError:
         raise
     except Exception as error:
@@ -85,22 +86,24 @@ def read_picture(path: Path) -> NDArray[np.float32]:
         raise DataError(path, str(error)) from error
 
 
-def picture_shape(path: Path) -> tuple[int, int]:
-    """(H, W) of a picture, upright, from its header alone."""
-    if not path.is_file():  # a pipe would never end
-        raise DataError(path, "there is no such file.")
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(ORIENTATION_TAG) in TURNED
-    except Exception as error:
-        raise DataError(path, f"it is not a picture that can be read ({error}).") from error
-    return (width, height) if turned else (height, width)
+def _read_npy(path: Path) -> NDArray[Any]:
+    # Mapped: a header that promises more than the file holds takes no memory.
+    stored = np.lib.format.open_memmap(path, mode="r")
+    _check_budget(path, stored.size)
+    return np.asarray(stored)
 
 
 def _from_archive(path: Path, key: str | None) -> NDArray[Any]:
     with np.load(path, allow_pickle=False) as archive:
-        return np.asarray(archive[_only(path, archive.files, key)])
+        name = _only(path, archive.files, key)
+        # What the archive says that it unpacks to: zipfile reads no more than that.
+        _check_budget(path, archive.zip.getinfo(f"{name}.npy").file_size // 8)
+        return np.asarray(archive[name])
+
+
+def _check_budget(path: Path, values: int) -> None:
+    if values > MOST_VALUES:
+        raise DataError(path, f"it holds {values} values; a picture has {MOST_VALUES} at most.")
 
 
 def _only(path: Path, names: list[str], key: str | None) -> str:
@@ -112,7 +115,7 @@ def _only(path: Path, names: list[str], key: str | None) -> str:
 
 
 def _read_pfm(path: Path) -> NDArray[np.float32]:
-    """Portable float map: rows stand from the bottom up; a negative scale means little-endian."""
+    """Portable float map: rows from the bottom up; a negative scale means little-endian."""
     data = path.read_bytes()
     header = re.match(rb"Pf\s+(?:#[^\n]*\n)*(\d+)\s+(\d+)\s+(-?[\d.eE+-]+)[ \t\r]*\n", data)
     if header is None:

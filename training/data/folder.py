@@ -33,11 +33,11 @@ import numpy as np
 from marigold_core.errors import MarigoldError
 from marigold_core.images import PICTURE_SUFFIXES, read_mask
 
-from .depth_arrays import SUFFIXES, picture_shape, read_picture, read_values
+from .depth_arrays import SUFFIXES, read_picture, read_values
 from .hypersim import planar_depth
 from .sample import HOLE, DataError, Sample, SampleDataset, as_sample, resize_sample, resized_shape
 
-# Without a word on splits one sample in twenty is kept to validate.
+# Where no sample has a split, one in twenty is kept to validate.
 VALIDATION_STRIDE = 20
 # What a meta.json may say beside what is read: where a frame is from, and facts about it.
 DESCRIPTIVE = frozenset(
@@ -102,9 +102,6 @@ class Folder(SampleDataset):
         height, width = sample.depth.shape
         return resize_sample(sample, resized_shape(height, width, self.resolution))
 
-    def shape(self, index: int) -> tuple[int, int]:
-        return resized_shape(*picture_shape(self.entries[index].image), self.resolution)
-
     def name(self, index: int) -> str:
         return self.entries[index].name
 
@@ -122,7 +119,7 @@ def entries(where: Path, split: str) -> Iterator[Entry]:
                 # The file's own name is the split's.
                 yield entry if name.startswith("manifest") else replace(entry, split=split)
             return
-    described = sorted(where.glob("*/meta.json"))
+    described = sorted(file for file in where.glob("*/meta.json") if file.is_file())
     yield from _described(described) if described else _paired(where)
 
 
@@ -133,7 +130,7 @@ def of_split(found: list[Entry], split: str) -> list[Entry]:
         return [entry for entry in found if entry.split == split]
     if split == "test":
         return found
-    # A folder too small to give any away validates on what it trains on.
+    # A folder too small to spare any validates on what it trains on.
     kept = [i for i in range(len(found)) if i % VALIDATION_STRIDE == VALIDATION_STRIDE - 1]
     if not kept:
         return found

@@ -62,8 +62,8 @@ class Hypersim(SampleDataset):
     """Pictures of 480 x 640 with planar depth below 65 m, from either layout.
 
     The split of the original layout is read from `metadata_images_split_scene_v1.csv` in ROOT or
-    beside it; without it only split "all" can be opened. Each sample is then tone-mapped anew,
-    which takes longer than reading the prepared files, and nothing is filtered out.
+    beside it; without it only split "all" can be opened. Each sample is then tone-mapped when
+    it is read, which takes longer than reading the prepared files, and nothing is filtered out.
     """
 
     def __init__(
@@ -97,9 +97,6 @@ class Hypersim(SampleDataset):
                 frame.file(self.root, "depth_meters"),
             )
         return resize_sample(sample, self.size)
-
-    def shape(self, index: int) -> tuple[int, int]:
-        return self.size
 
     def name(self, index: int) -> str:
         return self.pairs[index][0] if self.pairs else frame_name(self.frames[index])

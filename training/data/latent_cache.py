@@ -23,13 +23,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from marigold_core.checkpoints.weights import read_header
+from marigold_core.denoising import encode
 from marigold_core.errors import MarigoldError
 from marigold_core.files import atomic_path
 
-from .latents import depth_target, encode, has_range, latent_mask
+from .latents import depth_target, has_range, latent_mask
 from .sample import DataError, Sample, SampleDataset
 
-VERSION = 3  # of what stands in a file; raise it when that changes
+VERSION = 3  # of what a file holds; raise it when that changes
 # What decides how a procedural scene looks.
 PROCEDURAL_SOURCES = ("render/procedural.py", "render/worlds.py", "data/scenes.py")
 
@@ -50,8 +51,7 @@ class LatentSample(NamedTuple):
 class LatentCache(Dataset[LatentSample]):
     """The usable samples of a data set, as latents: `cache[index]`, or `cache[index, flipped]`.
 
-    `len`, `shape` and `name` are as `data.mixture.Mixture` wants them. left_out: name -> why, the
-    samples that could not be used.
+    left_out: the name of each sample that could not be used -> the reason.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -70,6 +70,7 @@ class LatentCache(Dataset[LatentSample]):
         return len(self.samples)
 
     def shape(self, index: int) -> tuple[int, int]:
+        """(h, w) of that sample's latents."""
         return self.samples[index][1:]
 
     def name(self, index: int) -> str:
@@ -229,7 +230,7 @@ def encoded(
     problem = unusable(sample, metric or invalid == "far")
     if problem:
         return problem
-    # Sides that are no multiple of 8 are padded as the engine pads them at inference.
+    # Sides that are not multiples of 8 are padded as the engine pads them at inference.
     height, width = sample.depth.shape
     pad = (0, -width % 8, 0, -height % 8)
     valid, depth = sample.valid[None], sample.depth[None]

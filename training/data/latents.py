@@ -1,4 +1,4 @@
-"""Depth as the VAE takes it, its latents, and batches of procedural scenes ready to be encoded."""
+"""Depth as the VAE takes it, the mask of its latents, and batches of procedural scenes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from einops import repeat
 from render.procedural import render_scenes
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -28,7 +28,8 @@ def depth_target(depth: Tensor, valid: Tensor) -> Tensor:
         normalize_depth(d, mode="percentile", percentiles=(2, 98), mask=m)
         for d, m in zip(depth.cpu().numpy(), valid.cpu().numpy(), strict=True)
     ]
-    return torch.from_numpy(np.stack(maps) * 2 - 1)[:, None].repeat(1, 3, 1, 1).to(depth.device)
+    targets = torch.from_numpy(np.stack(maps) * 2 - 1).to(depth.device)
+    return repeat(targets, "b h w -> b c h w", c=3)
 
 
 def has_range(depth: Tensor, valid: Tensor) -> Tensor:
@@ -50,8 +51,8 @@ def latent_mask(valid: Tensor, factor: int = 8) -> Tensor:
 class SceneBatches(Dataset[tuple[Tensor, Tensor]]):
     """`count` batches of pictures and depth targets, both (size, 3, H, W) in [-1, 1].
 
-    Batch i is the same whoever asks for it and when: its generator is seeded by (seed, i). It can
-    be a little short, because scenes without a depth range are left out.
+    Batch i is a function of i alone: its generator is seeded by (seed, i). It can be a little
+    short, because scenes without a depth range are left out.
     """
 
     def __init__(self, count: int, size: int, seed: int, device: str = "cpu") -> None:
@@ -72,9 +73,3 @@ class SceneBatches(Dataset[tuple[Tensor, Tensor]]):
         """In order; rendered by one process a core, or on the device itself."""
         workers = (os.cpu_count() or 1) if self.device == "cpu" else 0
         return DataLoader(self, batch_size=None, num_workers=workers)
-
-
-@torch.inference_mode()
-def encode(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
-    """(B, 3, H, W) in [-1, 1] -> scaled latents: the posterior's mean, never a sample."""
-    return vae.encode(pictures).latent_dist.mode() * vae.config.scaling_factor

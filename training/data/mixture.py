@@ -7,17 +7,13 @@ at any position with nothing but that number.
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from marigold_core.errors import MarigoldError
-
-from .sample import DataError
 
 # Draws are made in blocks, each from a generator of its own.
 BLOCK = 4096
@@ -31,23 +27,19 @@ class Draw(NamedTuple):
 
 
 class Shaped(Protocol):
-    """What can be mixed: a `SampleDataset`, or latents made of one."""
+    """What can be mixed: samples of known shapes."""
 
     def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Any: ...
 
     def shape(self, index: int) -> tuple[int, int]: ...
 
 
-class Mixture(Dataset[list[Any]]):
-    """Batch n of an endless sequence: `mixture[n]`, a list of `batch_size` samples of one shape.
+class Mixture:
+    """Batch n of an endless sequence, `draw(n)`: `batch_size` samples of one shape and data set.
 
     datasets, weights: as many of each; the weights are shares, in any unit. Each data set is gone
-    through in a shuffled order, and shuffled anew when it is used up; what does not fill a batch
+    through in a shuffled order, and shuffled again when it is used up; what does not fill a batch
     of one shape is left out of that round, unless it is all there is, when samples repeat.
-
-    `DataLoader(mixture, batch_size=None, sampler=range(start, end))` continues at `start`.
     """
 
     def __init__(
@@ -75,14 +67,6 @@ class Mixture(Dataset[list[Any]]):
         self._buckets: dict[int, list[list[int]]] = {}
         # The last round of each data set that was asked for: many consecutive batches use it.
         self._rounds: dict[int, tuple[int, list[tuple[int, ...]]]] = {}
-
-    def __len__(self) -> int:
-        """Batches in one round through every data set, as an epoch of the authors' has."""
-        return sum(self._batches(k) for k in range(len(self.datasets)) if self.shares[k] > 0)
-
-    def __getitem__(self, position: int) -> list[Any]:
-        draw = self.draw(position)
-        return [self.datasets[draw.dataset][index] for index in draw.indices]
 
     def draw(self, position: int) -> Draw:
         """Which samples make up that batch, without reading them."""
@@ -122,11 +106,6 @@ class Mixture(Dataset[list[Any]]):
             dataset = self.datasets[number]
             by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
             for index in range(len(dataset)):
-                try:
-                    by_shape[dataset.shape(index)].append(index)
-                except DataError as error:
-                    warnings.warn(f"Left out: {error}", stacklevel=2)
-            if not by_shape:
-                raise MarigoldError(f"No sample of data set {number + 1} can be read.")
+                by_shape[dataset.shape(index)].append(index)
             self._buckets[number] = list(by_shape.values())
         return self._buckets[number]

@@ -59,10 +59,6 @@ class SampleDataset(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         raise NotImplementedError
 
-    def shape(self, index: int) -> tuple[int, int]:
-        """(H, W) of that sample without decoding it: batches hold one shape."""
-        raise NotImplementedError
-
     def name(self, index: int) -> str:
         """The name of that sample without decoding it."""
         raise NotImplementedError

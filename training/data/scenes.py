@@ -12,8 +12,8 @@ from marigold_core.errors import MarigoldError
 from .latents import SHAPES, has_range
 from .sample import Sample, SampleDataset, resized_shape
 
-# Scene i of a split has the seed FIRST_SEED[split] + i. (A scene that is thrown away is drawn
-# anew from a seed far above all of these.)
+# Scene i of a split has the seed FIRST_SEED[split] + i. (A scene that is thrown away is replaced
+# by one from a seed far above all of these.)
 FIRST_SEED = {"train": 0, "val": 500_000_000, "test": 987_654_321}
 ANEW = 10_000_000_000
 
@@ -48,16 +48,14 @@ class ProceduralScenes(SampleDataset):
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < self.total:
             raise IndexError(index)
+        height, width = resized_shape(*SHAPES[index % len(SHAPES)], self.resolution)
         first = FIRST_SEED[self.split] + index
         for seed in count(first, ANEW):
             generator = torch.Generator().manual_seed(seed)
-            scene = render_scenes(1, *self.shape(index), generator)
+            scene = render_scenes(1, height, width, generator)
             if has_range(scene.depth, scene.valid):
                 break
         return Sample(scene.rgb[0], scene.depth[0], scene.valid[0], self.name(index))
-
-    def shape(self, index: int) -> tuple[int, int]:
-        return resized_shape(*SHAPES[index % len(SHAPES)], self.resolution)
 
     def name(self, index: int) -> str:
         return f"{self.split} scene {index}"

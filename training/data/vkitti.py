@@ -67,7 +67,7 @@ class VirtualKitti(SampleDataset):
             raise DataError(
                 self.root,
                 f"no frames of {', '.join(SCENES[split])} as in Scene01/clone/frames/rgb/Camera_0/"
-                "rgb_00000.jpg lie there.",
+                "rgb_00000.jpg are there.",
             )
         self.size = resized_shape(HEIGHT, WIDTH, resolution)
 
@@ -76,9 +76,6 @@ class VirtualKitti(SampleDataset):
 
     def __getitem__(self, index: int) -> Sample:
         return resize_sample(read_frame(self.root, *self.pairs[index][:2]), self.size)
-
-    def shape(self, index: int) -> tuple[int, int]:
-        return self.size
 
     def name(self, index: int) -> str:
         return self.pairs[index][0]
