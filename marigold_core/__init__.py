@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from .errors import Cancelled, CheckpointError, MarigoldError
     from .geometry import depth_to_mesh
     from .images import read_image
-    from .mesh import Mesh
+    from .mesh import Mesh, PointCloud
+    from .metric.fit import MetricFit, fit_metric
+    from .metric.hint_files import read_known_depths
+    from .metric.hints import KnownDepths
     from .options import Options
     from .progress import Progress
     from .targets import merge_predictions
@@ -36,10 +39,13 @@ _HOMES = {
     "CheckpointError": "errors",
     "CheckpointInfo": "checkpoints.inspection",
     "DepthMap": "depth",
+    "KnownDepths": "metric.hints",
     "Marigold": "engine",
     "MarigoldError": "errors",
     "Mesh": "mesh",
+    "MetricFit": "metric.fit",
     "Options": "options",
+    "PointCloud": "mesh",
     "Progress": "progress",
     "align_sequence": "ensemble.sequence",
     "colorize": "depth",
@@ -47,12 +53,14 @@ _HOMES = {
     "ensemble_depth": "ensemble.depth",
     "ensemble_intrinsics": "ensemble.intrinsics",
     "ensemble_normals": "ensemble.normals",
+    "fit_metric": "metric.fit",
     "inspect_checkpoint": "checkpoints.inspection",
     "load_checkpoint": "checkpoints.loading",
     "merge_predictions": "targets",
     "normalize_depth": "depth",
     "read_depth": "depth",
     "read_image": "images",
+    "read_known_depths": "metric.hint_files",
 }
 
 __all__ = [
@@ -61,10 +69,13 @@ __all__ = [
     "CheckpointError",
     "CheckpointInfo",
     "DepthMap",
+    "KnownDepths",
     "Marigold",
     "MarigoldError",
     "Mesh",
+    "MetricFit",
     "Options",
+    "PointCloud",
     "Progress",
     "align_sequence",
     "colorize",
@@ -72,12 +83,14 @@ __all__ = [
     "ensemble_depth",
     "ensemble_intrinsics",
     "ensemble_normals",
+    "fit_metric",
     "inspect_checkpoint",
     "load_checkpoint",
     "merge_predictions",
     "normalize_depth",
     "read_depth",
     "read_image",
+    "read_known_depths",
 ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 from .colormaps import COLORMAPS, colorize
 from .depth_files import read_array, write_array, write_picture
 from .errors import MarigoldError
-from .geometry import FAR, FOV_DEGREES, MAX_VERTICES, NEAR, depth_to_mesh
+from .geometry import FAR, FOV_DEGREES, MAX_VERTICES, NEAR, depth_to_mesh, depth_to_points
 from .images import read_image
-from .mesh import Mesh
+from .mesh import Mesh, PointCloud
+
+if TYPE_CHECKING:
+    from .metric.fit import MetricFit
 
 __all__ = ["COLORMAPS", "DepthMap", "colorize", "normalize_depth", "read_depth"]
 
@@ -71,7 +74,8 @@ class DepthMap:
         there was one member.
     mask: bool (H, W), True = use this pixel; None = all.
     scale_invariant, shift_invariant: both True: known up to a scale and a shift; scale alone: up
-        to a scale; both False: metric.
+        to a scale; both False: metric, distances along the camera's axis in metres.
+    fit: how `fit_metric` made it metric; None otherwise.
     seconds: stage -> seconds it took.
 
     Other float types are converted. Raises MarigoldError where shapes or types disagree.
@@ -83,6 +87,7 @@ class DepthMap:
     scale_invariant: bool = True
     shift_invariant: bool = True
     seconds: dict[str, float] = field(default_factory=dict)
+    fit: MetricFit | None = None
 
     def __post_init__(self) -> None:
         depth = np.asarray(self.depth)
@@ -137,7 +142,13 @@ class DepthMap:
             uncertainty=uncertainty,
             scale_invariant=True,
             shift_invariant=True,
+            fit=None,
         )
+
+    @property
+    def is_metric(self) -> bool:
+        """Whether depth is in metres."""
+        return not self.scale_invariant and not self.shift_invariant
 
     def colorize(self, colormap: str = "Spectral") -> NDArray[np.uint8]:
         """uint8 (H, W, 3), RGB; see `colormaps.colorize`. Depth outside [0, 1] is clipped."""
@@ -146,15 +157,17 @@ class DepthMap:
     def save(self, path: str | os.PathLike[str], colormap: str | None = None) -> None:
         """Write the depth; the suffix is the format.
 
-        .png: 16-bit grey, 65535 = 1. .tif, .tiff, .exr (channel Y), .npy: float32 as it is.
+        .png: 16-bit grey, 65535 = 1; of a metric map millimetres, 0 outside the mask.
+        .tif, .tiff, .exr (channel Y), .npy: float32 as it is.
         With a `colormap`: an 8-bit colour .png, .jpg, .jpeg or .webp.
-        Raises MarigoldError for another suffix, for depth outside [0, 1] in the formats that
-        cannot hold it, and where .exr finds no OpenEXR; OSError as the file system does.
+        Raises MarigoldError for another suffix, for depth outside [0, 1] (65.535 m) in the formats
+        that cannot hold it, and where .exr finds no OpenEXR; OSError as the file system does.
         """
         if colormap is not None:
             write_picture(path, colorize(_unit_values(self.depth), colormap))
         elif _suffix(path) == ".png":
-            write_picture(path, _to_16_bit(_unit_values(self.depth)))
+            grey = self._millimetres() if self.is_metric else _to_16_bit(_unit_values(self.depth))
+            write_picture(path, grey)
         else:
             write_array(path, self.depth)
 
@@ -192,15 +205,17 @@ class DepthMap:
         image: Any = None,
         *,
         fov_degrees: float = FOV_DEGREES,
-        near: float = NEAR,
-        far: float = FAR,
+        near: float | None = None,
+        far: float | None = None,
         tear_ratio: float | None = None,
         max_vertices: int | None = MAX_VERTICES,
     ) -> Mesh:
         """The depth as a mesh under its mask, with `image` (as for `read_image`) as its texture.
 
-        near, far: the distances of depth 0 and 1. The rest as in `geometry.depth_to_mesh`.
+        near, far: the distances of depth 0 and 1; None = 1 and 5. A map whose shift is known has
+        its distances in it and takes neither. The rest as in `geometry.depth_to_mesh`.
         """
+        near, far = self._near_and_far(near, far)
         return depth_to_mesh(
             self.depth,
             image=None if image is None else read_image(image),
@@ -211,6 +226,51 @@ class DepthMap:
             mask=self.mask,
             max_vertices=max_vertices,
         )
+
+    def points(
+        self,
+        image: Any = None,
+        *,
+        fov_degrees: float = FOV_DEGREES,
+        near: float | None = None,
+        far: float | None = None,
+    ) -> PointCloud:
+        """The pixels as points of the camera's space, those of the mask and finite depth alone,
+        coloured by `image` (as for `read_image`). near, far: as in `mesh`.
+
+        Raises MarigoldError where no pixel is left, and for a picture of another shape.
+        """
+        near, far = self._near_and_far(near, far)
+        return depth_to_points(
+            self.depth,
+            image=None if image is None else read_image(image),
+            fov_degrees=fov_degrees,
+            near=near,
+            far=far,
+            mask=self.mask,
+        )
+
+    def _near_and_far(
+        self, near: float | None, far: float | None
+    ) -> tuple[float | None, float | None]:
+        if self.shift_invariant:
+            return NEAR if near is None else near, FAR if far is None else far
+        if near is not None or far is not None:
+            raise MarigoldError(
+                "This depth map holds distances, so near and far are not needed; leave them out."
+            )
+        return None, None
+
+    def _millimetres(self) -> NDArray[np.uint16]:
+        used = np.isfinite(self.depth) & (True if self.mask is None else self.mask)
+        farthest = float(self.depth[used].max()) if used.any() else 0.0
+        if not farthest < 65.5355:
+            raise MarigoldError(
+                f"The depth map reaches {farthest:.4g} m, and 16 bits of millimetres end at"
+                " 65.535 m; save it as EXR, TIFF or NPY."
+            )
+        millimetres = np.where(used, self.depth.astype(np.float64) * 1000, 0).clip(0)
+        return np.rint(millimetres).astype(np.uint16)
 
 
 def read_depth(path: str | os.PathLike[str]) -> DepthMap:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import MarigoldError
-from .mesh import Mesh
+from .mesh import Mesh, PointCloud
 
 FOV_DEGREES = 50.0
 NEAR = 1.0
@@ -89,11 +89,16 @@ def field_of_view(
 
 
 def unproject(
-    depth: Floats, *, fov_degrees: float = FOV_DEGREES, near: float = NEAR, far: float = FAR
+    depth: Floats,
+    *,
+    fov_degrees: float = FOV_DEGREES,
+    near: float | None = NEAR,
+    far: float | None = FAR,
 ) -> NDArray[np.float32]:
     """Depth map (H, W), 0 = near and 1 = far -> camera points (H, W, 3) float32.
 
-    z = near + depth * (far - near), in the units of `near` and `far`; point = z * ray with
+    z = near + depth * (far - near), in the units of `near` and `far`; with both None the map holds
+    z itself. Point = z * ray with
     ray = ((u - cx) / f, (v - cy) / f, 1). Non-finite depth gives non-finite points.
     Raises MarigoldError.
     """
@@ -190,8 +195,8 @@ def depth_to_mesh(
     *,
     image: NDArray[Any] | None = None,
     fov_degrees: float = FOV_DEGREES,
-    near: float = NEAR,
-    far: float = FAR,
+    near: float | None = NEAR,
+    far: float | None = FAR,
     tear_ratio: float | None = None,
     mask: NDArray[np.bool_] | None = None,
     max_vertices: int | None = MAX_VERTICES,
@@ -200,7 +205,8 @@ def depth_to_mesh(
     """Depth map (H, W), 0 = near and 1 = far -> Mesh, one vertex a pixel.
 
     image: (h, w, 3) uint8 or float in [0, 1], the texture; any size of the same shape.
-    near, far: the distances of depth 0 and 1, 0 < near < far.
+    near, far: the distances of depth 0 and 1, 0 < near < far; both None: depth is distance, along
+        the camera's axis.
     tear_ratio: a face whose furthest corner is more than this many times as far as its nearest
         is left out; None = `default_tear_ratio`, infinity = never.
     mask: (H, W) bool, True = use this pixel. Faces at unused or non-finite pixels are left out.
@@ -228,12 +234,7 @@ def depth_to_mesh(
     z = _distance(depth[grid], near, far)
     usable = np.isfinite(z) & (z > 0)
     if mask is not None:
-        mask = np.asarray(mask)
-        if mask.shape != depth.shape or mask.dtype != bool:
-            raise MarigoldError(
-                f"The mask is {mask.dtype} {mask.shape}; it must be bool {depth.shape}."
-            )
-        usable &= mask[grid]
+        usable &= _checked_mask(mask, depth.shape)[grid]
 
     quads = grid_quads(len(rows), len(columns))[_whole_faces(z, usable, tear_ratio).ravel()]
     if not len(quads):
@@ -256,6 +257,37 @@ def depth_to_mesh(
         fov_degrees=float(fov_degrees),
         texture=None if image is None else _texture(image, height, width),
     )
+
+
+def depth_to_points(
+    depth: Floats,
+    *,
+    image: NDArray[Any] | None = None,
+    fov_degrees: float = FOV_DEGREES,
+    near: float | None = NEAR,
+    far: float | None = FAR,
+    mask: NDArray[np.bool_] | None = None,
+) -> PointCloud:
+    """Depth map (H, W) -> the points of its usable pixels, row by row; see `depth_to_mesh`.
+
+    Raises MarigoldError where no pixel is usable, and for values outside its ranges.
+    """
+    depth = _depth_map(depth)
+    z = _distance(depth, near, far)
+    usable = np.isfinite(z) & (z > 0)
+    if mask is not None:
+        usable &= _checked_mask(mask, depth.shape)
+    if not usable.any():
+        raise MarigoldError("No point is left: every pixel is masked or has no depth.")
+    height, width = depth.shape
+    colors = None
+    if image is not None:
+        texture = _texture(image, height, width)
+        rows = (np.arange(height) + 0.5) * texture.shape[0] / height
+        columns = (np.arange(width) + 0.5) * texture.shape[1] / width
+        colors = texture[np.ix_(rows.astype(np.int64), columns.astype(np.int64))][usable]
+    points = unproject(depth, fov_degrees=fov_degrees, near=near, far=far)[usable]
+    return PointCloud(points, colors)
 
 
 def _exif_degrees(height: int, width: int, exif: Mapping[str, float]) -> float | None:
@@ -287,12 +319,23 @@ def _depth_map(depth: Floats) -> NDArray[np.float32]:
     return depth.astype(np.float32, copy=False)
 
 
-def _distance(depth: NDArray[np.float32], near: float, far: float) -> NDArray[np.float32]:
-    if not (0 < near < far < math.inf):
+def _distance(
+    depth: NDArray[np.float32], near: float | None, far: float | None
+) -> NDArray[np.float32]:
+    if near is None and far is None:
+        return depth
+    if near is None or far is None or not (0 < near < far < math.inf):
         raise MarigoldError(
             f"Near is {near} and far is {far}; near must be above 0 and far beyond near."
         )
     return np.float32(near) + depth * np.float32(far - near)
+
+
+def _checked_mask(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    mask = np.asarray(mask)
+    if mask.shape != shape or mask.dtype != bool:
+        raise MarigoldError(f"The mask is {mask.dtype} {mask.shape}; it must be bool {shape}.")
+    return mask
 
 
 def _points(

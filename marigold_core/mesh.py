@@ -67,6 +67,30 @@ class Mesh:
         save_mesh(self, path, encoded_texture)
 
 
+@dataclass(frozen=True, eq=False)
+class PointCloud:
+    """Points in camera space, in the units of the depth that they are from.
+
+    points: (N, 3) float32, OpenCV axes: x right, y down, z forward. colors: (N, 3) uint8, or None.
+    """
+
+    points: NDArray[np.float32]
+    colors: NDArray[np.uint8] | None = None
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a binary .ply, in OpenCV axes as COLMAP, Open3D and ROS have them, so that it lies
+        over clouds of the same camera. (Meshes are for programs with y up.)
+
+        Raises MarigoldError for another suffix; OSError.
+        """
+        path = Path(path)
+        if path.suffix.lower() != ".ply":
+            raise MarigoldError(f"{path.name}: a point cloud is saved as .ply; name it so.")
+        header, vertices = _ply_vertices(self.points, self.colors)
+        text = "\n".join([*header, "end_header"]) + "\n"
+        _write(path, text.encode("ascii") + vertices.tobytes())
+
+
 def save_mesh(
     mesh: Mesh, path: str | os.PathLike[str], encoded_texture: bytes | None = None
 ) -> None:
@@ -214,28 +238,38 @@ def _gltf_camera(mesh: Mesh) -> dict[str, Any]:
 
 
 def _ply(mesh: Mesh) -> bytes:
-    fields = [("x", "<f4"), ("y", "<f4"), ("z", "<f4")]
-    if mesh.texture is not None:
-        fields += [("red", "u1"), ("green", "u1"), ("blue", "u1")]
-    vertices = np.empty(len(mesh.vertices), fields)
-    for axis, name in enumerate(("x", "y", "z")):
-        vertices[name] = mesh.vertices[:, axis] * Y_UP[axis]
+    colors = None
     if mesh.texture is not None:
         height, width, _ = mesh.texture.shape
         columns = np.minimum((mesh.uvs[:, 0] * width).astype(np.int64), width - 1)
         rows = np.minimum(((1 - mesh.uvs[:, 1]) * height).astype(np.int64), height - 1)
-        for channel, name in enumerate(("red", "green", "blue")):
-            vertices[name] = mesh.texture[rows, columns, channel]
+        colors = mesh.texture[rows, columns]
+    header, vertices = _ply_vertices(mesh.vertices * Y_UP, colors)
 
     triangles = mesh.triangles
     faces = np.empty(len(triangles), [("count", "u1"), ("corners", "<i4", 3)])
     faces["count"] = 3
     faces["corners"] = triangles
-
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(vertices)}"]
-    header += [f"property {'float' if kind == '<f4' else 'uchar'} {name}" for name, kind in fields]
     header += [f"element face {len(faces)}", "property list uchar int vertex_indices", "end_header"]
     return ("\n".join(header) + "\n").encode("ascii") + vertices.tobytes() + faces.tobytes()
+
+
+def _ply_vertices(
+    points: NDArray[np.float32], colors: NDArray[np.uint8] | None
+) -> tuple[list[str], NDArray[Any]]:
+    """(the header's first lines, the vertex element) of points (N, 3) with or without colours."""
+    fields = [("x", "<f4"), ("y", "<f4"), ("z", "<f4")]
+    if colors is not None:
+        fields += [("red", "u1"), ("green", "u1"), ("blue", "u1")]
+    vertices = np.empty(len(points), fields)
+    for axis, name in enumerate(("x", "y", "z")):
+        vertices[name] = points[:, axis]
+    if colors is not None:
+        for channel, name in enumerate(("red", "green", "blue")):
+            vertices[name] = colors[:, channel]
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(vertices)}"]
+    header += [f"property {'float' if kind == '<f4' else 'uchar'} {name}" for name, kind in fields]
+    return header, vertices
 
 
 def _write_obj(mesh: Mesh, path: Path, encoded_texture: bytes | None) -> None:
