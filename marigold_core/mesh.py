@@ -117,6 +117,16 @@ def save_mesh(
         _write_obj(mesh, path, encoded_texture)
 
 
+def mesh_files(path: Path, texture_suffix: str = ".png") -> list[Path]:
+    """The files that `save_mesh` writes for a mesh with a texture: NAME.mtl and NAME_texture.png
+    (or .jpg) go with an .obj."""
+    if path.suffix.lower() != ".obj":
+        return [path]
+    # The picture may well be NAME.png in this very folder: never write over it.
+    texture = path.with_name(f"{path.stem}_texture{texture_suffix}")
+    return [path, path.with_suffix(".mtl"), texture]
+
+
 def encode_png(picture: NDArray[np.uint8]) -> bytes:
     """(H, W, 3) uint8 -> the bytes of an RGB PNG. (Blender's Python has no Pillow.)"""
     height, width, _ = picture.shape
@@ -275,10 +285,8 @@ def _ply_vertices(
 def _write_obj(mesh: Mesh, path: Path, encoded_texture: bytes | None) -> None:
     lines = []
     if encoded_texture is not None:
-        # The picture may well be NAME.png in this very folder: never write over it.
         suffix = ".png" if _mime_type(encoded_texture) == "image/png" else ".jpg"
-        texture = path.with_name(f"{path.stem}_texture{suffix}")
-        material = path.with_suffix(".mtl")
+        _, material, texture = mesh_files(path, suffix)
         _write(texture, encoded_texture)
         _write(material, f"newmtl picture\nKd 1 1 1\nmap_Kd {texture.name}\n".encode())
         lines.append(f"mtllib {material.name}\nusemtl picture\n")

@@ -1,6 +1,6 @@
 """The command line: `marigold depth`, `marigold mesh`, `marigold checkpoints`.
 
-Results go to stdout, progress and complaints to stderr. Exit status: 0 all done, 1 some pictures
+Results go to stdout, progress and errors to stderr. Exit status: 0 all done, 1 some pictures
 failed, 2 wrong usage or nothing done, 130 interrupted. torch loads when a model is needed.
 """
 
@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..files import exit_on_sigterm
 from .reporting import FAILED, INTERRUPTED, NOTHING_DONE, explain, is_expected
 
 OUTPUT_FOLDER = "marigold_output"
@@ -24,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a file name that the terminal cannot show is no error
             stream.reconfigure(errors="backslashreplace")
+    exit_on_sigterm()
     warnings.formatwarning = lambda message, *_, **__: f"marigold: {message}\n"
     try:
         arguments = build_parser().parse_args(argv)
@@ -126,6 +128,7 @@ def _add_depth(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="write inverse depth for these distances of the nearest and farthest point, white ="
         " near, as ControlNet's depth models expect",
     )
+    _add_overwrite(output)
     _add_model(parser)
     parser.set_defaults(run=_depth)
 
@@ -186,6 +189,7 @@ def _add_mesh(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         metavar="N",
         help="thin larger depth maps (default: %(default)d)",
     )
+    _add_overwrite(mesh)
     _add_model(parser)
     parser.set_defaults(run=_mesh)
 
@@ -241,6 +245,14 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         help="predictions at once (default: what fits)",
     )
     _add_debug(machine)
+
+
+def _add_overwrite(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files that this command did not write for the same picture (inputs never)",
+    )
 
 
 def _add_debug(parser: argparse._ActionsContainer) -> None:

@@ -20,11 +20,12 @@ from ..depth_files import write_picture
 from ..errors import MarigoldError, printable
 from ..geometry import depth_to_mesh
 from ..images import read_image, read_mask
-from ..mesh import SUFFIXES, Mesh
+from ..mesh import SUFFIXES, Mesh, mesh_files
 from ..options import Options
 from ..progress import timed
 from .batch import BatchItem, plan
 from .comparison import mean_relative_error, side_by_side
+from .outputs import Outputs
 from .reporting import FAILED, NOTHING_DONE, complain, count, readable_size, say, stages
 
 if TYPE_CHECKING:
@@ -54,9 +55,15 @@ def estimate_depth(arguments: argparse.Namespace) -> int:
         if not 0 < near < far < math.inf:
             raise MarigoldError(f"--disparity needs 0 < NEAR < FAR, not {near:g} and {far:g}.")
     mask = read_mask(arguments.mask) if arguments.mask else None
+    read = [arguments.mask, arguments.truth, *(item.source for item in items)]
+    outputs = Outputs(filter(None, read), arguments.overwrite)
     waiting = [
-        item for item in items if not (arguments.skip_existing and _is_done(item, arguments))
+        item
+        for item in items
+        if not (arguments.skip_existing and _is_done(item, arguments, outputs))
     ]
+    for item in waiting:
+        outputs.check(_outputs(item, arguments, item.source in truths), item.source)
     skipped, failed = len(items) - len(waiting), 0
     if skipped:
         say(f"{count(skipped)} skipped: the outputs are there.")
@@ -68,7 +75,9 @@ def estimate_depth(arguments: argparse.Namespace) -> int:
     with tqdm(waiting, unit="picture", leave=False, disable=None if several else True) as bar:
         for item in bar:
             try:
-                _estimate_one(marigold, item, mask, truths.get(item.source), arguments)
+                truth = truths.get(item.source)
+                _estimate_one(marigold, item, mask, truth, arguments)
+                outputs.note(_outputs(item, arguments, truth is not None), item.source)
             except Exception as error:
                 if arguments.debug:
                     raise
@@ -99,6 +108,11 @@ def build_mesh(arguments: argparse.Namespace) -> int:
         "max_vertices": arguments.max_vertices,
     }
     depth_to_mesh(np.zeros((2, 2), np.float32), **shape)  # a wrong option shows before the wait
+    jpeg = picture.suffix.lower() in (".jpg", ".jpeg")
+    files = mesh_files(output, ".jpg" if jpeg else ".png")
+    read = filter(None, [picture, arguments.mask, arguments.depth])
+    outputs = Outputs(read, arguments.overwrite)
+    outputs.check(files, picture)
     seconds: dict[str, float] = {}
     with timed(seconds, "read"):
         image = read_image(picture)
@@ -113,9 +127,10 @@ def build_mesh(arguments: argparse.Namespace) -> int:
     with timed(seconds, "mesh"):
         mesh = depth_map.mesh(image, **shape)
     with timed(seconds, "save"):
-        mesh.save(output, _jpeg_texture(mesh, picture))
+        mesh.save(output, _jpeg_texture(mesh) if jpeg else None)
+        outputs.note(files, picture)
     size = f"{len(mesh.vertices)} vertices, {len(mesh.triangles)} triangles"
-    say(f"{picture.name}: {size}; {stages(seconds)}\n  {output}")
+    say(f"{printable(picture.name)}: {size}; {stages(seconds)}\n  {printable(output)}")
     return 0
 
 
@@ -230,7 +245,7 @@ def _load(arguments: argparse.Namespace) -> Marigold:
         named = {name: value for name, value in options.items() if value is not None}
         marigold = Marigold.from_pretrained(arguments.checkpoint, **named)
     where = f"{marigold.device}, {str(marigold.dtype).removeprefix('torch.')}"
-    say(f"{arguments.checkpoint}: loaded in {seconds['load']:.2f} s ({where})")
+    say(f"{printable(arguments.checkpoint)}: loaded in {seconds['load']:.2f} s ({where})")
     return marigold
 
 
@@ -281,10 +296,10 @@ def _estimate_one(
                 note = f" (white = {scale:.3g})" if file.suffix == ".png" else ""
             else:
                 depth.save(file)
-            files.append(f"\n  {file}{note}")
+            files.append(f"\n  {printable(file)}{note}")
         if truth is not None:
             files.append("\n  " + _compare(image, depth_map, truth, item.target))
-    say(f"{item.source}: {stages(seconds)}" + "".join(files))
+    say(f"{printable(item.source)}: {stages(seconds)}" + "".join(files))
 
 
 def _compare(image: Any, depth_map: DepthMap, truth: DepthMap, target: Path) -> str:
@@ -292,11 +307,15 @@ def _compare(image: Any, depth_map: DepthMap, truth: DepthMap, target: Path) -> 
     known = truth.depth > 0
     if truth.mask is not None:
         known &= truth.mask
-    file = target.with_name(target.name + "_compared.png")
+    file = _compared(target)
     sheet = side_by_side(image, depth_map.depth, truth.depth, known, depth_map.uncertainty)
     write_picture(file, sheet)
     error = mean_relative_error(depth_map.depth, truth.depth, known)
-    return f"{file} (AbsRel {error:.3f} after the best scale and shift)"
+    return f"{printable(file)} (AbsRel {error:.3f} after the best scale and shift)"
+
+
+def _compared(target: Path) -> Path:
+    return target.with_name(target.name + "_compared.png")
 
 
 def _as_asked(depth_map: DepthMap, arguments: argparse.Namespace) -> DepthMap:
@@ -311,7 +330,11 @@ def _inverted(depth_map: DepthMap) -> DepthMap:
     return depth_map.normalize(mode="fixed", near=0, far=1, invert=True)
 
 
-def _outputs(item: BatchItem, arguments: argparse.Namespace) -> Iterator[Path]:
+def _outputs(
+    item: BatchItem, arguments: argparse.Namespace, compared: bool = False
+) -> Iterator[Path]:
+    """The files of one picture; compared: with the picture that has the truth beside it."""
+
     def named(ending: str) -> Path:
         return item.target.with_name(item.target.name + ending)
 
@@ -322,10 +345,12 @@ def _outputs(item: BatchItem, arguments: argparse.Namespace) -> Iterator[Path]:
     if arguments.ensemble > 1:
         for suffix in arguments.formats:
             yield named(f"_uncertainty.{suffix}")
+    if compared:
+        yield _compared(item.target)
 
 
-def _is_done(item: BatchItem, arguments: argparse.Namespace) -> bool:
-    return all(file.exists() for file in _outputs(item, arguments))
+def _is_done(item: BatchItem, arguments: argparse.Namespace, outputs: Outputs) -> bool:
+    return all(outputs.is_whole(file, item.source) for file in _outputs(item, arguments))
 
 
 def _depth_from_file(arguments: argparse.Namespace) -> DepthMap:
@@ -348,9 +373,9 @@ def _overlap(mask: Any, depth_map: DepthMap) -> Any:
     return mask & depth_map.mask
 
 
-def _jpeg_texture(mesh: Mesh, picture: Path) -> bytes | None:
+def _jpeg_texture(mesh: Mesh) -> bytes | None:
     """A JPEG photograph stays one: as PNG it would be about five times larger, and no better."""
-    if mesh.texture is None or picture.suffix.lower() not in (".jpg", ".jpeg"):
+    if mesh.texture is None:
         return None
     encoded = io.BytesIO()
     Image.fromarray(mesh.texture).save(encoded, "JPEG", quality=95)

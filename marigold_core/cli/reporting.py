@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ..errors import MarigoldError, is_out_of_memory
+from ..errors import MarigoldError, is_out_of_memory, printable
 
 FAILED, NOTHING_DONE, INTERRUPTED = 1, 2, 130
 
@@ -20,15 +20,17 @@ def explain(error: BaseException) -> str:
     if is_out_of_memory(error):
         return "Out of memory; try --batch-size 1, a smaller --resolution, or --dtype float16."
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    text = " ".join(str(error).split()) or type(error).__name__
+        return printable(
+            f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        )
+    text = printable(" ".join(str(error).split())) or type(error).__name__
     return text if is_expected(error) else f"{type(error).__name__}: {text} (--debug shows where)"
 
 
 def complain(source: Path, error: BaseException) -> None:
     """Report a picture that failed; progress bars stay whole."""
     line = explain(error)
-    where = "" if source.name in line else f"{source}: "
+    where = "" if printable(source.name) in line else f"{printable(source)}: "
     say(f"marigold: {where}{line}", error=True)
 
 

@@ -68,8 +68,10 @@ def picture(name: str, size: tuple[int, int] = (12, 8), colour: int = 200) -> st
 
 
 def written(folder: str = "marigold_output") -> set[str]:
+    """Without hidden files: the record of outputs."""
     root = Path(folder)
-    return {file.relative_to(root).as_posix() for file in root.rglob("*") if file.is_file()}
+    files = (path for path in root.rglob("*") if path.is_file() and path.name[0] != ".")
+    return {file.relative_to(root).as_posix() for file in files}
 
 
 def one_line(text: str) -> bool:
