@@ -15,6 +15,7 @@ or by an installed Blender, of the scene that it opened:
 Stop it at any time, by Ctrl-C or worse: the same command goes on where it stopped. Sample i is a
 function of the settings and i alone, however many processes there are. Depth is planar metres at
 the pixels' centres, of the first surface also where that is glass or a mirror; the sky has none.
+What a texture makes less than half opaque, such as the gaps between painted leaves, is no surface.
 """
 
 from __future__ import annotations
