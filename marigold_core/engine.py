@@ -22,7 +22,7 @@ from .denoising import decode, denoise, encode, vae_factor
 from .depth import DepthMap
 from .diffusion import NoiseSchedule, SamplerTable, lcm_table
 from .errors import MarigoldError, MarigoldWarning
-from .images import read_image, read_mask
+from .images import read_mask, read_samples
 from .memory import in_batches, vae_batch
 from .options import Options
 from .progress import Callback, Reporter, timed
@@ -183,7 +183,7 @@ class Marigold:
         waited for between these stages only. Raises MarigoldError as `predict` does.
         """
         options = replace(options or Options(), **changes)
-        picture = read_image(image)
+        picture = read_samples(image)
         size = picture.shape[0], picture.shape[1]
         used = None if mask is None else checked_mask(mask, size)
         seconds: dict[str, float] = {}
@@ -223,7 +223,7 @@ class Marigold:
         seconds = {} if seconds is None else seconds
         wait = partial(synchronize, self.device)
         table = self._sampler(options)
-        picture = read_image(image)
+        picture = read_samples(image)
         size = self._processing_size(picture, options)
         generator = checked_generator(options, self.device)
         latents = self._initial_latents(size, options, generator)
@@ -272,7 +272,7 @@ class Marigold:
             )
         return self.schedule.ddim(steps, spacing)
 
-    def _processing_size(self, picture: NDArray[np.float32], options: Options) -> tuple[int, int]:
+    def _processing_size(self, picture: NDArray[Any], options: Options) -> tuple[int, int]:
         resolution = options.processing_resolution
         if resolution is None:
             resolution = self.processing_resolution

@@ -124,12 +124,31 @@ def read_image(source: Any) -> NDArray[np.float32]:
     Raises MarigoldError for anything missing, broken, empty, non-finite, out of range, of
     another shape, or over 160 megapixels.
     """
+    return _unit_rgb(_samples(source))
+
+
+def read_samples(source: Any) -> NDArray[Any]:
+    """A picture as `read_image` reads it, RGB (H, W, 3), but in the type that it is stored in.
+
+    uint8 or uint16 where full scale is 255 or 65535, else float32 in [0, 1]: a quarter of the
+    memory for a photograph that is only resized. May be the caller's own array; do not change it.
+    """
     samples = _samples(source)
+    if samples.dtype.kind == "u" and samples.shape[2] in (1, 3):
+        return np.broadcast_to(samples, (*samples.shape[:2], 3))
+    ready = samples.dtype == np.float32 and samples.shape[2] == 3
+    if ready and samples.min() >= 0 and samples.max() <= 1:
+        return samples
+    return _unit_rgb(samples)
+
+
+def _unit_rgb(samples: NDArray[Any]) -> NDArray[np.float32]:
+    """(H, W, C) of any stored type -> float32 (H, W, 3) in [0, 1], a fresh array."""
     height, width, channels = samples.shape
     picture = np.empty((height, width, 3), dtype=np.float32)
     rows = max(1, _BLOCK_PIXELS // width)
     for top in range(0, height, rows):
-        pixels = _unit_range(samples[top : top + rows])
+        pixels = unit_range(samples[top : top + rows])
         if channels in (2, 4):
             pixels, alpha = pixels[..., :-1], pixels[..., -1:]
             pixels -= 1
@@ -151,7 +170,7 @@ def read_mask(source: Any) -> NDArray[np.bool_]:
         samples = samples[..., :-1]
     if samples.dtype.kind == "u" and samples.max() <= 1:
         samples = samples.astype(bool)
-    return np.asarray(_unit_range(samples).mean(axis=2) > 0.5)
+    return np.asarray(unit_range(samples).mean(axis=2) > 0.5)
 
 
 def read_exif(path: str | os.PathLike[str]) -> dict[str, float]:
@@ -162,8 +181,9 @@ def read_exif(path: str | os.PathLike[str]) -> dict[str, float]:
     """
     found: dict[str, float] = {}
     try:
-        with Path(path).open("rb") as handle, _limit_lifted(), Image.open(handle) as image:
-            exif = image.getexif().get_ifd(ExifTags.IFD.Exif)
+        with open_regular(Path(path)) as handle, _limit_lifted():
+            with Image.open(handle, formats=tuple(FORMATS)) as image:
+                exif = image.getexif().get_ifd(ExifTags.IFD.Exif)
     except Exception:  # Anything from OSError to struct.error: no EXIF that can be used.
         return found
     for tag in _LENS_TAGS:
@@ -338,7 +358,7 @@ def _samples(source: Any) -> NDArray[Any]:
     return samples
 
 
-def _unit_range(samples: NDArray[Any]) -> NDArray[np.float32]:
+def unit_range(samples: NDArray[Any]) -> NDArray[np.float32]:
     """Full scale -> 1.0; a fresh array. Divided in float32, which holds all 16-bit levels apart."""
     pixels = samples.astype(np.float32)
     if samples.dtype.kind == "u":

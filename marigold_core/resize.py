@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import MarigoldError
+from .images import unit_range
 
 
 def processing_size(height: int, width: int, resolution: int) -> tuple[int, int]:
@@ -31,16 +32,20 @@ def processing_size(height: int, width: int, resolution: int) -> tuple[int, int]
 
 
 def to_pixels(image: np.ndarray, size: tuple[int, int], multiple: int) -> Tensor:
-    """(H, W, 3) float32 in [0, 1] -> (1, 3, h, w) float32 in [-1, 1], a new tensor.
+    """(H, W, 3) as from `read_samples` -> (1, 3, h, w) float32 in [-1, 1], a new tensor.
 
-    Bilinear with antialiasing to `size`, then edge pixels repeated to the right and below until
-    both sides are multiples of `multiple`.
+    image: uint8, uint16, or float32 in [0, 1]. Bilinear with antialiasing to `size`, then edge
+    pixels repeated to the right and below until both sides are multiples of `multiple`. One channel
+    at a time is float32 at the picture's size.
     """
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
-    if pixels.shape[-2:] != size:
-        pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
+    channels = []
+    for channel in range(3):
+        plane = torch.from_numpy(unit_range(image[..., channel]))[None, None]
+        if plane.shape[-2:] != size:
+            plane = F.interpolate(plane, size, mode="bilinear", antialias=True)
+        channels.append(plane)
     # Resampling weights sum to one, so the range may change after it, on the smaller tensor.
-    pixels = (pixels * 2 - 1).contiguous()
+    pixels = torch.cat(channels, 1) * 2 - 1
     return F.pad(pixels, (0, -size[1] % multiple, 0, -size[0] % multiple), mode="replicate")
 
 

@@ -93,7 +93,7 @@ def merge_predictions(
             mask = small_mask.numpy()
         size = size if match_input_resolution else small_size
         # Masked pixels can fall outside the range that the others were aligned to.
-        depth = resize_map(depth, size).clamp(0, 1 if shift_invariant else None)
+        depth = resize_map(depth, size).clamp_(0, 1 if shift_invariant else None)
         if uncertainty is not None:
             uncertainty = resize_map(uncertainty, size)
     return DepthMap(

@@ -16,7 +16,15 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, features
 
 from marigold_core.errors import MarigoldError
-from marigold_core.images import PICTURE_SUFFIXES, open_picture, read_exif, read_image, read_mask
+from marigold_core.images import (
+    PICTURE_SUFFIXES,
+    open_picture,
+    read_exif,
+    read_image,
+    read_mask,
+    read_samples,
+    unit_range,
+)
 
 PHOTOS = Path(__file__).parents[1].parent / "shared" / "data" / "rgbd" / "photos"
 MODES = "1 L LA La P PA RGB RGBA RGBa RGBX CMYK YCbCr LAB HSV I I;16 I;16L I;16B I;16N F".split()
@@ -360,6 +368,25 @@ def test_broken_files_never_show_a_traceback(
 
 
 # --- masks ---
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_samples_are_the_picture_in_its_own_type(mode):
+    image = Image.effect_noise((9, 7), 60).convert("L")
+    image = image.convert("F").convert(mode) if mode in ("I", "F") else image.convert("RGB")
+    image = image.convert(mode) if mode in ("1", "L", "P", "RGBA", "CMYK", "I", "F") else image
+    if mode == "F":
+        image = Image.fromarray(np.asarray(image) / np.float32(255))
+    samples = read_samples(image)
+    assert samples.shape == (7, 9, 3)
+    assert samples.dtype in (np.uint8, np.uint16, np.float32)
+    np.testing.assert_array_equal(unit_range(samples), read_image(image))
+
+
+def test_a_float_picture_in_range_is_not_copied():
+    picture = np.random.default_rng(0).random((4, 5, 3), dtype=np.float32)
+    assert read_samples(picture) is picture
+    assert read_samples(picture + np.float32(0.4)).max() == 1
 
 
 def test_mask_threshold_and_alpha():

@@ -57,6 +57,14 @@ def test_any_picture_becomes_pixels_of_padded_size_in_range(height, width, resol
         assert torch.equal(pixels[0, :, :height, :width], expected)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_integers_are_resized_as_their_floats(dtype):
+    full = np.iinfo(dtype).max
+    stored = np.random.default_rng(0).integers(0, full, (37, 53, 3), dtype, endpoint=True)
+    expected = to_pixels((stored / full).astype(np.float32), (16, 23), 8)
+    torch.testing.assert_close(to_pixels(stored, (16, 23), 8), expected, rtol=0, atol=1e-6)
+
+
 def test_shrinking_averages_instead_of_picking():
     stripes = np.zeros((64, 64, 3), np.float32)
     stripes[:, ::2] = 1
