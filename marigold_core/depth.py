@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -154,22 +154,28 @@ class DepthMap:
         """uint8 (H, W, 3), RGB; see `colormaps.colorize`. Depth outside [0, 1] is clipped."""
         return colorize(self.depth, colormap)
 
-    def save(self, path: str | os.PathLike[str], colormap: str | None = None) -> None:
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        colormap: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
         """Write the depth; the suffix is the format.
 
         .png: 16-bit grey, 65535 = 1; of a metric map millimetres, 0 outside the mask.
         .tif, .tiff, .exr (channel Y), .npy: float32 as it is.
         With a `colormap`: an 8-bit colour .png, .jpg, .jpeg or .webp.
+        metadata: name -> ASCII text, kept in .png and .exr.
         Raises MarigoldError for another suffix, for depth outside [0, 1] (65.535 m) in the formats
         that cannot hold it, and where .exr finds no OpenEXR; OSError as the file system does.
         """
         if colormap is not None:
-            write_picture(path, colorize(_unit_values(self.depth), colormap))
+            write_picture(path, colorize(_unit_values(self.depth), colormap), metadata)
         elif _suffix(path) == ".png":
             grey = self._millimetres() if self.is_metric else _to_16_bit(_unit_values(self.depth))
-            write_picture(path, grey)
+            write_picture(path, grey, metadata)
         else:
-            write_array(path, self.depth)
+            write_array(path, self.depth, metadata)
 
     def save_uncertainty(
         self, path: str | os.PathLike[str], colormap: str | None = None, scale: float | None = None

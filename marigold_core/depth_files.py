@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from .errors import MarigoldError
 from .files import atomic_path, open_regular
@@ -20,8 +22,13 @@ _EXR_CHANNELS = ("Y", "Z", "R")
 _EXR_TYPES: dict[int, Any] = {0: np.uint32, 1: np.float16, 2: np.float32}
 
 
-def write_picture(path: str | os.PathLike[str], picture: NDArray[Any]) -> None:
-    """uint16 (H, W) as 16-bit grey .png, or uint8 (H, W, 3) as .png, .jpg, .jpeg, .webp."""
+def write_picture(
+    path: str | os.PathLike[str], picture: NDArray[Any], metadata: Mapping[str, str] | None = None
+) -> None:
+    """uint16 (H, W) as 16-bit grey .png, or uint8 (H, W, 3) as .png, .jpg, .jpeg, .webp.
+
+    metadata: name -> ASCII text, written as text chunks of a .png; other formats ignore it.
+    """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in _PICTURE_SIDES:
@@ -33,13 +40,23 @@ def write_picture(path: str | os.PathLike[str], picture: NDArray[Any]) -> None:
             f"{path.name}: {suffix} pictures have at most {_PICTURE_SIDES[suffix]} pixels a side;"
             " choose .png."
         )
-    options: dict[str, Any] = {} if suffix == ".png" else {"quality": 95}
+    options: dict[str, Any] = {"quality": 95}
+    if suffix == ".png":
+        options = {"pnginfo": PngInfo()}
+        for name, text in (metadata or {}).items():
+            options["pnginfo"].add_text(name, text)
     with atomic_path(path) as temporary:
         Image.fromarray(picture).save(temporary, **options)
 
 
-def write_array(path: str | os.PathLike[str], values: NDArray[np.float32]) -> None:
+def write_array(
+    path: str | os.PathLike[str],
+    values: NDArray[np.float32],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """float32 (H, W), bit for bit, as .tif, .tiff, .exr or .npy.
+
+    metadata: name -> ASCII text, written as attributes of an .exr; other formats ignore it.
 
     Raises MarigoldError for another suffix and where OpenEXR is missing.
     """
@@ -51,7 +68,11 @@ def write_array(path: str | os.PathLike[str], values: NDArray[np.float32]) -> No
             Image.fromarray(values).save(temporary, compression="tiff_adobe_deflate")
     elif suffix == ".exr":
         openexr = _openexr()
-        header = {"compression": openexr.ZIP_COMPRESSION, "type": openexr.scanlineimage}
+        header = {
+            **(metadata or {}),
+            "compression": openexr.ZIP_COMPRESSION,
+            "type": openexr.scanlineimage,
+        }
         with atomic_path(path) as temporary:
             openexr.File(header, {"Y": values}).write(str(temporary))
     elif suffix == ".npy":

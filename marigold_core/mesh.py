@@ -11,6 +11,7 @@ import math
 import os
 import struct
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,14 @@ class Mesh:
         order = np.where(along_02[:, None], [0, 1, 2, 0, 2, 3], [1, 2, 3, 1, 3, 0])
         return np.take_along_axis(self.faces, order, axis=1).reshape(-1, 3)
 
-    def save(self, path: str | os.PathLike[str], encoded_texture: bytes | None = None) -> None:
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        encoded_texture: bytes | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
         """Write .glb, .ply or .obj; see `save_mesh`."""
-        save_mesh(self, path, encoded_texture)
+        save_mesh(self, path, encoded_texture, metadata)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +98,10 @@ class PointCloud:
 
 
 def save_mesh(
-    mesh: Mesh, path: str | os.PathLike[str], encoded_texture: bytes | None = None
+    mesh: Mesh,
+    path: str | os.PathLike[str],
+    encoded_texture: bytes | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write `mesh` to `path`; the suffix says how.
 
@@ -100,6 +109,7 @@ def save_mesh(
     .ply: binary, triangles, vertex colours picked from the texture.
     .obj: quads; NAME.mtl and NAME_texture.png (or .jpg) beside it when there is a texture.
     encoded_texture: PNG or JPEG bytes to use instead of encoding `mesh.texture` as PNG.
+    metadata: name -> text, the extras of a .glb's asset; the other formats ignore it.
     Raises MarigoldError for another suffix, or bytes that are neither; OSError.
     """
     path = Path(path)
@@ -112,7 +122,7 @@ def save_mesh(
     if encoded_texture is None and mesh.texture is not None:
         encoded_texture = encode_png(mesh.texture)
     if suffix == ".glb":
-        _write(path, _glb(mesh, encoded_texture))
+        _write(path, _glb(mesh, encoded_texture, metadata))
     else:
         _write_obj(mesh, path, encoded_texture)
 
@@ -158,7 +168,7 @@ def _mime_type(encoded: bytes) -> str:
     raise MarigoldError("The texture's bytes are neither a PNG nor a JPEG file.")
 
 
-def _glb(mesh: Mesh, encoded_texture: bytes | None) -> bytes:
+def _glb(mesh: Mesh, encoded_texture: bytes | None, metadata: Mapping[str, str] | None) -> bytes:
     """glTF 2.0, section 4.4: a header, a JSON chunk and a binary chunk, each 4-byte aligned."""
     blobs: list[bytes] = []
     views: list[dict[str, Any]] = []
@@ -207,6 +217,8 @@ def _glb(mesh: Mesh, encoded_texture: bytes | None) -> bytes:
         "materials": [material],
         "accessors": accessors,
     }
+    if metadata:
+        scene["asset"]["extras"] = dict(metadata)
     if encoded_texture is not None:
         surface["baseColorTexture"] = {"index": 0}
         # The photograph holds its light already. Without a picture, light shows the shape.

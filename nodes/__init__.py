@@ -1,13 +1,16 @@
-"""ComfyUI's door: one node a file, and the parts that they share. They translate, and the engine
-computes."""
+"""The ComfyUI front end: one node per file, and the parts that they share. The nodes translate
+between ComfyUI and the engine; the engine computes."""
 
 from comfy_api.latest import ComfyExtension, io
 
 from .colorize_depth import ColorizeDepth
+from .combine_depth import CombineDepth
+from .depth_from_geometry import DepthFromGeometry
 from .depth_from_image import DepthFromImage
 from .depth_to_mesh import DepthToMesh
 from .ensemble import EnsemblePredictions
 from .estimate_depth import EstimateDepth
+from .load_depth import LoadDepth
 from .load_marigold import LoadMarigold
 from .marigold_depth import MarigoldDepth
 from .model_folders import register_folder
@@ -19,10 +22,13 @@ NODES: list[type[io.ComfyNode]] = [
     EstimateDepth,
     EnsemblePredictions,
     NormalizeDepth,
-    DepthFromImage,
+    ColorizeDepth,
     DepthToMesh,
     SaveDepth,
-    ColorizeDepth,
+    LoadDepth,
+    DepthFromImage,
+    DepthFromGeometry,
+    CombineDepth,
     MarigoldDepth,
 ]
 

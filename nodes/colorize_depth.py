@@ -6,8 +6,9 @@ from comfy_api.latest import io
 
 from ..marigold_core import MarigoldError, colorize
 from ..marigold_core.depth import COLORMAPS
+from .ensemble import uncertainty_picture
 from .sockets import CATEGORY, Depth, DepthBatch, schema
-from .tensors import image_of, same_size
+from .tensors import image_of, in_unit_range, same_size
 
 
 class ColorizeDepth(io.ComfyNode):
@@ -17,21 +18,21 @@ class ColorizeDepth(io.ComfyNode):
             node_id="MarigoldKit_Colorize",
             display_name="Colorize Depth (Marigold)",
             category=CATEGORY,
-            description="Depth, or its uncertainty, in colours, to look at.",
+            description="Shows depth, or its uncertainty, in colors.",
             search_aliases=["marigold", "color map", "spectral", "heat map"],
             inputs=[
-                Depth.Input("depth", tooltip="From Ensemble Depth or Depth from Image."),
+                Depth.Input("depth", tooltip="A depth map, or a batch of them."),
                 io.Combo.Input(
                     "show",
                     options=["depth", "uncertainty"],
                     default="depth",
-                    tooltip="uncertainty takes two or more predictions.",
+                    tooltip="uncertainty needs two or more predictions per image.",
                 ),
                 io.Combo.Input(
                     "colormap",
                     options=list(COLORMAPS),
                     default="Spectral",
-                    tooltip="Spectral is the paper's: near is red, far is blue.",
+                    tooltip="Spectral is the Marigold paper's: near is red, far is blue.",
                 ),
                 io.Float.Input(
                     "uncertainty_scale",
@@ -39,11 +40,11 @@ class ColorizeDepth(io.ComfyNode):
                     min=0.001,
                     max=1.0,
                     step=0.005,
-                    tooltip="The uncertainty at the end of the colour map, as a share of the depth "
-                    "range. The same for all, so that pictures can be compared.",
+                    tooltip="For uncertainty: the value at the end of the color map, as a share of "
+                    "the depth range. The same for all images, so that they can be compared.",
                 ),
             ],
-            outputs=[io.Image.Output("image", display_name="image", tooltip="In colour.")],
+            outputs=[io.Image.Output("image", display_name="image", tooltip="In color.")],
         )
 
     @classmethod
@@ -52,12 +53,13 @@ class ColorizeDepth(io.ComfyNode):
     ) -> io.NodeOutput:
         same_size(depth)
         if show == "depth":
-            return io.NodeOutput(image_of(one.colorize(colormap) for one in depth))
-        spreads = [one.uncertainty for one in depth if one.uncertainty is not None]
-        if len(spreads) < len(depth):
+            return io.NodeOutput(image_of(colorize(in_unit_range(one), colormap) for one in depth))
+        if any(one.uncertainty is None for one in depth):
             raise MarigoldError(
                 "This depth has no uncertainty: set predictions to 2 or more in Estimate Depth."
             )
         return io.NodeOutput(
-            image_of(colorize(one / uncertainty_scale, colormap) for one in spreads)
+            image_of(
+                colorize(uncertainty_picture(one, uncertainty_scale), colormap) for one in depth
+            )
         )

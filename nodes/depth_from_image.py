@@ -1,15 +1,44 @@
-"""Depth from Image."""
+"""Import Depth Image."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import torch
 from comfy_api.latest import io
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ..marigold_core import normalize_depth
+from ..marigold_core import MarigoldError, normalize_depth
 from .ensemble import merge
 from .sockets import CATEGORY, Depth, PicturePredictions, Predictions, schema
 from .tensors import masks, pictures
+
+Maps = Sequence[NDArray[np.float32]]
+WHITE_IS_USED = (
+    "White pixels are used, black ones are ignored. Load Image gives the opposite (white where "
+    "the file is transparent): connect that through Invert Mask."
+)
+DISTANCES = [
+    io.Float.Input(
+        "near_distance",
+        default=1.0,
+        min=0.001,
+        max=100000.0,
+        step=0.1,
+        tooltip="The distance of the nearest value, in any unit.",
+    ),
+    io.Float.Input(
+        "far_distance",
+        default=5.0,
+        min=0.001,
+        max=100000.0,
+        step=0.1,
+        tooltip="The distance of the farthest value, in the same unit.",
+    ),
+]
 
 
 class DepthFromImage(io.ComfyNode):
@@ -17,49 +46,43 @@ class DepthFromImage(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="MarigoldKit_DepthFromImage",
-            display_name="Depth from Image (Marigold)",
+            display_name="Import Depth Image (Marigold)",
             category=CATEGORY,
-            description="Takes a depth picture from any other node or file, for the nodes that "
-            "merge, normalise, colour, save and mesh depth.",
-            search_aliases=["marigold", "import depth", "image to depth"],
+            description="Takes a depth picture of any other node or model, so that this pack can "
+            "merge, normalize, color, save and mesh it.",
+            search_aliases=["marigold", "depth from image", "image to depth", "depth anything"],
             inputs=[
-                io.Image.Input("image", tooltip="Grey depth; of colours, the mean is taken."),
-                io.Boolean.Input(
-                    "near_is_white", default=True, tooltip="Which way the picture counts."
+                io.Image.Input(
+                    "image", tooltip="A gray depth picture; of colors, the mean is taken."
                 ),
-                io.Combo.Input(
+                io.Boolean.Input(
+                    "near_is_white",
+                    default=True,
+                    tooltip="On if near is white in the picture. Ignored for distance.",
+                ),
+                io.DynamicCombo.Input(
                     "kind",
-                    options=["depth", "disparity"],
-                    default="depth",
-                    tooltip="disparity (inverse depth) is what MiDaS and Depth Anything give.",
+                    options=[
+                        io.DynamicCombo.Option("depth", []),
+                        io.DynamicCombo.Option("disparity", DISTANCES),
+                        io.DynamicCombo.Option("distance", []),
+                    ],
+                    tooltip="depth: relative depth. disparity: inverse depth, as from MiDaS and "
+                    "Depth Anything V2. distance: metres or another unit; the values are kept. "
+                    "Relative values outside [0, 1] are scaled to it, with one scale for the "
+                    "whole batch.",
                 ),
                 io.Combo.Input(
                     "batch",
                     options=["pictures", "predictions of one picture"],
                     default="pictures",
-                    tooltip="Whether the batch is several pictures, or several estimates of one, "
-                    "which are then aligned and merged.",
+                    tooltip="Whether the batch holds different pictures, or several estimates of "
+                    "one picture, which are then aligned and merged.",
                 ),
-                io.Float.Input(
-                    "near_distance",
-                    default=1.0,
-                    min=0.001,
-                    max=100000.0,
-                    step=0.1,
-                    tooltip="For disparity: the distance of the nearest value, in any unit.",
-                ),
-                io.Float.Input(
-                    "far_distance",
-                    default=5.0,
-                    min=0.001,
-                    max=100000.0,
-                    step=0.1,
-                    tooltip="For disparity: the distance of the farthest value, in the same unit.",
-                ),
-                io.Mask.Input("mask", optional=True, tooltip="White = use this pixel."),
+                io.Mask.Input("mask", optional=True, tooltip=WHITE_IS_USED),
             ],
             outputs=[
-                Depth.Output("depth", display_name="depth", tooltip="One map a picture."),
+                Depth.Output("depth", display_name="depth", tooltip="One depth map per picture."),
                 Predictions.Output(
                     "predictions",
                     display_name="predictions",
@@ -73,29 +96,59 @@ class DepthFromImage(io.ComfyNode):
         cls,
         image: Tensor,
         near_is_white: bool,
-        kind: str,
+        kind: dict[str, Any],
         batch: str,
-        near_distance: float,
-        far_distance: float,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
         images = pictures(image)
-        maps = [picture.mean(2) for picture in images]
-        if kind == "disparity":
-            # 1/z mapped to [0, 1] and depth mapped to [0, 1] go into each other by one formula.
-            maps = [one if near_is_white else 1 - one for one in maps]
-            maps = [
-                normalize_depth(one, mode="inverse", near=near_distance, far=far_distance)
-                for one in maps
-            ]
-        elif near_is_white:
-            maps = [1 - one for one in maps]
         used = masks(mask, images)
+        maps = [gray(picture) for picture in images]
+        is_metric = kind["kind"] == "distance"
+        if not is_metric:
+            maps = [one if near_is_white else 1 - one for one in unit_range(maps, used)]
+            if kind["kind"] == "disparity":
+                maps = depth_of_disparity(maps, kind["near_distance"], kind["far_distance"])
+            else:
+                maps = [1 - one for one in maps]
         members = torch.stack([torch.from_numpy(one) for one in maps])
         size = maps[0].shape
         groups = [members] if batch != "pictures" else list(members.split(1))
         predictions = [
-            PicturePredictions(group, size, used[number] if used else None, True, True)
+            PicturePredictions(
+                group, size, used[number] if used else None, not is_metric, not is_metric
+            )
             for number, group in enumerate(groups)
         ]
         return io.NodeOutput(merge(predictions, "closed form", "median"), predictions)
+
+
+def gray(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(H, W, 3) -> (H, W); the values of a gray picture, bit by bit, and the mean of colors."""
+    first = picture[..., 0]
+    return first if (picture == first[..., None]).all() else picture.mean(2)
+
+
+def unit_range(maps: Maps, used: Sequence[NDArray[np.bool_]]) -> Maps:
+    """Maps of any range in [0, 1]: as they are, or, where they leave it, scaled all alike."""
+    inside = [one[mask] for one, mask in zip(maps, used, strict=True)] if used else maps
+    low = min(float(one.min()) for one in inside)
+    high = max(float(one.max()) for one in inside)
+    if low < 0 or high > 1:
+        if not high > low:
+            raise MarigoldError(
+                f"The depth picture is constant ({low:g}) and outside [0, 1], so it cannot be "
+                "scaled to it; set kind to distance if these are distances."
+            )
+        maps = [(one - low) / (high - low) for one in maps]
+    return [one.clip(0, 1) for one in maps]
+
+
+def depth_of_disparity(maps: Maps, near: float, far: float) -> Maps:
+    """Disparity in [0, 1], 1 = near, as depth in [0, 1], 0 = near."""
+    if not near < far:
+        raise MarigoldError(
+            f"near_distance is {near:g} and far_distance is {far:g}; the far distance must be the "
+            "greater one."
+        )
+    # 1/z mapped to [0, 1] and z mapped to [0, 1] go into each other by one formula.
+    return [normalize_depth(one, mode="inverse", near=near, far=far) for one in maps]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import math
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,17 @@ from torch import Tensor
 
 from ..marigold_core import DepthMap, MarigoldError, Mesh
 from ..marigold_core.geometry import FAR, FOV_DEGREES, MAX_VERTICES, NEAR, intrinsics
+from ..marigold_core.mesh import Y_UP
+from .saved_workflow import saved_workflow
 from .sockets import CATEGORY, Depth, DepthBatch, Geometry, schema
 from .tensors import full, pictures
 
-# OpenCV's camera (y down, z forward) to glTF's (Y up, -Z forward).
-TO_GLTF = np.array([1, -1, -1], np.float32)
+# The vertical angle of the frontend's 3D viewer, in degrees. Only its newest versions read an
+# angle, all read a zoom.
+VIEWER_DEGREES = 35.0
+# The frontend before this version scales and moves every model to fit its viewer.
+FITS_NO_MODEL = (1, 44)
+FITTED_SIZE = 5.0
 
 
 class DepthToMesh(io.ComfyNode):
@@ -26,14 +34,14 @@ class DepthToMesh(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="MarigoldKit_DepthToMesh",
-            display_name="Depth to Mesh (Marigold)",
+            display_name="Mesh from Depth (Marigold)",
             category=CATEGORY,
-            description="Depth to a mesh in front of a camera, torn at the edges of things, with "
-            "the picture as its texture. Writes a file into the output folder.",
-            search_aliases=["marigold", "3d", "glb", "ply", "unproject", "displacement"],
+            description="Builds a mesh from depth, torn at the edges of objects, with the picture "
+            "as its texture. Writes a file into the output folder.",
+            search_aliases=["marigold", "depth to mesh", "3d", "glb", "ply", "unproject"],
             is_output_node=True,
             inputs=[
-                Depth.Input("depth", tooltip="From Ensemble Depth or Depth from Image."),
+                Depth.Input("depth", tooltip="A depth map, or a batch of them."),
                 io.Image.Input("image", tooltip="The picture: the mesh's texture."),
                 io.Float.Input(
                     "field_of_view",
@@ -50,8 +58,9 @@ class DepthToMesh(io.ComfyNode):
                     min=0.001,
                     max=100000.0,
                     step=0.1,
-                    tooltip="Distance of depth 0, in the mesh's units. The picture alone does not "
-                    "tell: near and far decide how deep the relief is.",
+                    tooltip="Distance of the nearest depth (0), in the mesh's units. Relative "
+                    "depth does not contain it: near and far decide how deep the mesh is. Ignored "
+                    "for depth in metres.",
                 ),
                 io.Float.Input(
                     "far",
@@ -59,7 +68,8 @@ class DepthToMesh(io.ComfyNode):
                     min=0.001,
                     max=100000.0,
                     step=0.1,
-                    tooltip="Distance of depth 1, beyond near.",
+                    tooltip="Distance of the farthest depth (1), greater than near. Ignored for "
+                    "depth in metres.",
                 ),
                 io.Float.Input(
                     "tear",
@@ -67,28 +77,30 @@ class DepthToMesh(io.ComfyNode):
                     min=0.0,
                     max=100.0,
                     step=0.01,
-                    tooltip="Leave out a face when its far end is more than so many times as far "
-                    "as its near end. 0 chooses by the size of the map; 100 tears nothing.",
+                    tooltip="Leaves out faces whose far end is more than this many times as far "
+                    "away as their near end. 0: chosen by the size of the map. 100: nothing is "
+                    "left out.",
                 ),
                 io.Int.Input(
                     "max_vertices",
                     default=MAX_VERTICES,
                     min=4,
                     max=16_000_000,
-                    tooltip="Larger maps are thinned to about this many vertices.",
+                    tooltip="Larger maps are reduced to about this many vertices.",
                 ),
                 io.Int.Input(
                     "image_index",
                     default=0,
                     min=0,
                     max=4095,
-                    tooltip="Which one of a batch becomes the mesh.",
+                    tooltip="Which image of a batch becomes the mesh; the first is 0.",
                 ),
                 io.Combo.Input(
                     "file_format",
                     options=["glb", "ply"],
                     default="glb",
-                    tooltip="glb has the texture and a camera; ply has a colour a vertex.",
+                    tooltip="glb: with texture and camera, for 3D programs and viewers. ply: with "
+                    "a color per vertex.",
                 ),
                 io.String.Input(
                     "filename_prefix",
@@ -97,25 +109,31 @@ class DepthToMesh(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Mesh.Output("mesh", display_name="mesh", tooltip="For Save GLB."),
+                io.Mesh.Output("mesh", display_name="mesh", tooltip="For ComfyUI's mesh nodes."),
                 io.String.Output(
                     "model_file",
                     display_name="model_file",
-                    tooltip="The file that was written, for Preview 3D.",
+                    tooltip="The written file, for Preview 3D.",
                 ),
                 Geometry.Output(
                     "geometry",
                     display_name="geometry",
-                    tooltip="For ComfyUI's own geometry nodes (newer versions): depth between near "
-                    "and far, mask, image, intrinsics.",
+                    tooltip="For the Depth Anything 3 nodes of newer ComfyUI versions: depth "
+                    "between near and far, sky, image, intrinsics.",
+                ),
+                io.Load3DCamera.Output(
+                    "camera_info",
+                    display_name="camera_info",
+                    tooltip="For Preview 3D: it then opens from the camera of the picture.",
                 ),
             ],
         )
 
     @classmethod
-    def validate_inputs(cls, near: float, far: float) -> bool | str:
-        if not near < far:
-            return f"far ({far:g}) must be beyond near ({near:g})."
+    def validate_inputs(cls, near: float | None, far: float | None) -> bool | str:
+        # None: connected, so not known before the run.
+        if near is not None and far is not None and not near < far:
+            return f"far ({far:g}) must be greater than near ({near:g})."
         return True
 
     @classmethod
@@ -140,10 +158,10 @@ class DepthToMesh(io.ComfyNode):
         if len(images) not in (1, len(depth)):
             raise MarigoldError(
                 f"There are {len(images)} images for {len(depth)} depth maps; connect the batch "
-                "that the depth came from."
+                "that the depth was estimated from."
             )
         picture = images[image_index if len(images) > 1 else 0]
-        chosen = depth[image_index]
+        chosen, near, far = placed(depth[image_index], near, far)
         mesh = chosen.mesh(
             picture,
             fov_degrees=field_of_view,
@@ -156,21 +174,35 @@ class DepthToMesh(io.ComfyNode):
             filename_prefix, folder_paths.get_output_directory()
         )
         file = f"{name}_{counter:05}_.{file_format}"
-        mesh.save(Path(folder) / file)
+        mesh.save(Path(folder) / file, metadata=saved_workflow(cls))
         model_file = (Path(subfolder) / file).as_posix()
         saved = {"filename": file, "subfolder": subfolder, "type": "output"}
         return io.NodeOutput(
             core_mesh(mesh),
             model_file,
             core_geometry(chosen, picture, field_of_view, near, far),
+            viewer_camera(mesh),
             ui={"3d": [saved]},
         )
 
 
+def placed(depth: DepthMap, near: float, far: float) -> tuple[DepthMap, float, float]:
+    """The map with values in [0, 1], and the distances of 0 and 1: metric depth has its own."""
+    if depth.scale_invariant:
+        return depth, near, far
+    positive = full(depth) & (depth.depth > 0) & np.isfinite(depth.depth)
+    if not positive.any():
+        raise MarigoldError("The depth has no value above 0, so there is nothing to mesh.")
+    low, high = (float(end(depth.depth[positive])) for end in (np.min, np.max))
+    high = max(high, low * 1.001)  # a wall that faces the camera
+    unit = (np.where(positive, depth.depth, low) - low) / (high - low)
+    return DepthMap(unit.astype(np.float32), mask=positive), low, high
+
+
 def core_mesh(mesh: Mesh) -> Any:
-    """ComfyUI's MESH: vertices, faces; where it has them, texture coordinates and the texture."""
+    """ComfyUI's MESH: vertices and faces, and what newer versions add to them."""
     parts: dict[str, Any] = {
-        "vertices": torch.from_numpy(mesh.vertices * TO_GLTF)[None],
+        "vertices": torch.from_numpy(mesh.vertices * Y_UP)[None],
         "faces": torch.from_numpy(mesh.triangles.astype(np.int64))[None],
     }
     known = inspect.signature(Types.MESH.__init__).parameters
@@ -181,19 +213,55 @@ def core_mesh(mesh: Mesh) -> Any:
         )[None]
     if "texture" in known and mesh.texture is not None:
         parts["texture"] = torch.from_numpy(mesh.texture.astype(np.float32) / 255)[None]
+    if "unlit" in known:
+        parts["unlit"] = True  # a photograph contains its light
     return Types.MESH(**parts)
 
 
 def core_geometry(
     depth: DepthMap, picture: np.ndarray, field_of_view: float, near: float, far: float
 ) -> dict[str, Any]:
-    """The dictionary of ComfyUI's geometry nodes, a batch of one."""
+    """DA3_GEOMETRY as ComfyUI's nodes take it, with one view: depth, sky, mask (1, H, W), image
+    (1, H, W, 3), intrinsics (1, 1, 3, 3) in pixels."""
     height, width = depth.depth.shape
     camera = intrinsics(height, width, field_of_view).astype(np.float32)
+    # Their pixel centers are at whole numbers, ours at halves.
+    camera[:2, 2] -= 0.5
+    used = torch.from_numpy(full(depth))
     return {
         "depth": torch.from_numpy(near + depth.depth * np.float32(far - near))[None],
-        "mask": torch.from_numpy(full(depth))[None],
+        "sky": (~used).float()[None],
+        "mask": used[None],
         "image": torch.from_numpy(np.ascontiguousarray(picture))[None],
-        "intrinsics": torch.from_numpy(camera)[None],
+        "intrinsics": torch.from_numpy(camera)[None, None],
         "mode": "mono",
     }
+
+
+def viewer_camera(mesh: Mesh) -> dict[str, Any]:
+    """The picture's camera as LOAD3D_CAMERA: right-handed, Y up, looking along -Z."""
+    vertices = mesh.vertices * Y_UP
+    eye, scale = np.zeros(3), 1.0
+    if frontend_version() < FITS_NO_MODEL:
+        low, high = vertices.min(axis=0), vertices.max(axis=0)
+        scale = FITTED_SIZE / float((high - low).max())
+        eye = -scale * np.array([(low[0] + high[0]) / 2, low[1], (low[2] + high[2]) / 2])
+    target = eye + scale * np.array([0, 0, float(np.median(vertices[:, 2]))])
+    height, width = mesh.size
+    half = math.tan(math.radians(mesh.fov_degrees) / 2) * height / max(height, width)
+    zoom = math.tan(math.radians(VIEWER_DEGREES) / 2) / half
+    return {
+        "position": dict(zip("xyz", eye.tolist(), strict=True)),
+        "target": dict(zip("xyz", target.tolist(), strict=True)),
+        "zoom": zoom,
+        "fov": VIEWER_DEGREES,
+        "cameraType": "perspective",
+    }
+
+
+def frontend_version() -> tuple[int, ...]:
+    """Of the installed frontend; (0,) where the package does not say."""
+    try:
+        return tuple(map(int, version("comfyui-frontend-package").split(".")[:2]))
+    except (PackageNotFoundError, ValueError):
+        return (0,)

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..marigold_core.options import MOST_SEED
+from .depth_from_image import WHITE_IS_USED
 from .managed_model import ManagedModel
 from .run_progress import RunProgress
 from .sockets import CATEGORY, Model, PicturePredictions, Predictions, schema
@@ -16,7 +17,7 @@ STEPS = io.Int.Input(
     default=0,
     min=0,
     max=1000,
-    tooltip="Denoising steps. 0 is the checkpoint's own number (4 for v1-1, 1 for e2e).",
+    tooltip="Denoising steps. 0: the checkpoint's default (4 for v1-1, 1 for e2e).",
 )
 RESOLUTION = io.Int.Input(
     "resolution",
@@ -24,9 +25,9 @@ RESOLUTION = io.Int.Input(
     min=0,
     max=4096,
     step=8,
-    tooltip="Longer side in pixels that the model works at. 0 is the checkpoint's own (768 for the "
-    "published ones): more shows finer detail and can lose the layout. The result has the "
-    "image's size either way.",
+    tooltip="Longer side in pixels while the model runs. 0: the checkpoint's default (768 for the "
+    "published ones). More gives finer detail and can lose the layout. The result always has the "
+    "image's size.",
 )
 SEED = io.Int.Input(
     "seed",
@@ -34,7 +35,7 @@ SEED = io.Int.Input(
     min=0,
     max=MOST_SEED,
     control_after_generate=True,
-    tooltip="The same seed gives the same depth, whatever the batch size.",
+    tooltip="The same seed gives the same depth, in a batch of any size.",
 )
 
 
@@ -45,28 +46,24 @@ class EstimateDepth(io.ComfyNode):
             node_id="MarigoldKit_EstimateDepth",
             display_name="Estimate Depth (Marigold)",
             category=CATEGORY,
-            description="Runs a Marigold checkpoint on each image. Gives the raw predictions; "
-            "Ensemble Depth makes a depth map of them.",
+            description="Runs a Marigold checkpoint on each image. The result is raw predictions; "
+            "Ensemble Depth merges them into a depth map.",
             search_aliases=["marigold", "depth", "depth map", "monocular depth"],
             inputs=[
                 Model.Input("model", tooltip="From Load Marigold."),
-                io.Image.Input("image", tooltip="One image or a batch; alpha is left out."),
+                io.Image.Input("image", tooltip="One image or a batch; alpha is ignored."),
                 STEPS,
                 io.Int.Input(
                     "predictions",
                     default=1,
                     min=1,
                     max=64,
-                    tooltip="Predictions per image. Several (5 to 10) are merged by Ensemble Depth "
-                    "to a better map, and tell how sure it is.",
+                    tooltip="Predictions per image. Ensemble Depth merges several (5 to 10) into a "
+                    "better map and measures its uncertainty.",
                 ),
                 RESOLUTION,
                 SEED,
-                io.Mask.Input(
-                    "mask",
-                    optional=True,
-                    tooltip="White = use this pixel. The rest has no say in ranges and alignment.",
-                ),
+                io.Mask.Input("mask", optional=True, tooltip=WHITE_IS_USED),
             ],
             outputs=[
                 Predictions.Output(
@@ -77,7 +74,7 @@ class EstimateDepth(io.ComfyNode):
                 io.Image.Output(
                     "preview",
                     display_name="preview",
-                    tooltip="The first prediction of each image as it came, near = black.",
+                    tooltip="The first prediction of each image, unchanged; near is black.",
                 ),
             ],
         )
@@ -106,8 +103,11 @@ def estimate(
     seed: int,
     mask: Tensor | None = None,
 ) -> list[PicturePredictions]:
-    """Every picture starts from the same noise: frames of a clip keep their look, and a picture's
-    depth does not depend on its place in the batch."""
+    """The predictions of each picture.
+
+    Every picture starts from the same noise: frames of a clip stay alike, and a picture's depth
+    does not depend on its place in the batch.
+    """
     images = pictures(image)
     used = masks(mask, images)
     height, width = images[0].shape[:2]

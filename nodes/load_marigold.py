@@ -8,10 +8,15 @@ from typing import Any
 import comfy.model_management
 from comfy_api.latest import io
 
-from ..marigold_core import MarigoldError, load_checkpoint
+from ..marigold_core import MarigoldError, inspect_checkpoint, load_checkpoint
+from ..marigold_core.checkpoints.hub import TINY_VAE, cached_folder, is_complete
 from .managed_model import PRECISIONS, ManagedModel, precision
-from .model_folders import choices, resolve
+from .model_download import download
+from .model_folders import choices, download_folder, resolve
 from .sockets import Model, schema
+
+# Parameters of Stable Diffusion's VAE, whose latents TAESD encodes and decodes; nano's has 2 M.
+STABLE_DIFFUSION_VAE = 80_000_000
 
 
 class LoadMarigold(io.ComfyNode):
@@ -21,32 +26,31 @@ class LoadMarigold(io.ComfyNode):
             node_id="MarigoldKit_LoadMarigold",
             display_name="Load Marigold (depth)",
             category="model/loaders",
-            description="Loads a Marigold depth checkpoint. ComfyUI decides when it lies on the "
-            "graphics card.",
+            description="Loads a Marigold depth checkpoint. ComfyUI manages its memory.",
             search_aliases=["marigold", "depth", "depth model"],
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
                     options=choices(),
                     default="nano",
-                    tooltip="nano is bundled, small, and for trying out. Folders in "
-                    "models/marigold and models/diffusers are listed by name. v1-1, v1-0, lcm "
-                    "and e2e are the published ones: about 5 GB (2.6 GB in fp16), downloaded when "
-                    "the node first runs with one chosen.",
+                    tooltip="nano is bundled, small, and for trying out. v1-1, v1-0, lcm and e2e "
+                    "are the published checkpoints: about 5 GB each, downloaded to models/marigold "
+                    "when the node runs. Checkpoint folders in models/marigold and "
+                    "models/diffusers are listed by name.",
                 ),
                 io.Combo.Input(
                     "precision",
                     options=["auto", *PRECISIONS],
                     default="auto",
-                    tooltip="auto is what ComfyUI uses on this card. fp32 repeats exactly "
-                    "everywhere, and takes twice the memory.",
+                    tooltip="auto: what ComfyUI uses on this device. fp32 gives the same result "
+                    "everywhere and takes twice the memory.",
                 ),
                 io.Combo.Input(
                     "vae",
                     options=["standard", "tiny"],
                     default="standard",
                     tooltip="tiny (TAESD, 10 MB, downloaded when first used) is faster and takes "
-                    "less memory, with softer edges. For Stable Diffusion sized checkpoints.",
+                    "less memory, with softer edges. Not for nano.",
                 ),
             ],
             outputs=[
@@ -65,12 +69,12 @@ class LoadMarigold(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, checkpoint: str, **_: Any) -> Any:
-        """A checkpoint that was trained on, or replaced, is another one."""
+        """Changes when the files of the checkpoint do: after training, or another download."""
         try:
-            folder = Path(resolve(checkpoint))
+            folder = resolve(checkpoint)
         except MarigoldError:
             return checkpoint
-        files = sorted(folder.rglob("*.safetensors")) if folder.is_dir() else []
+        files = sorted(folder.rglob("*.safetensors")) if folder else []
         return checkpoint, [file.stat().st_mtime_ns for file in files]
 
     @classmethod
@@ -80,10 +84,25 @@ class LoadMarigold(io.ComfyNode):
 
 def load(checkpoint: str, chosen: str, vae: str) -> ManagedModel:
     """Read a checkpoint into main memory; nothing goes to the graphics card here."""
+    folder = resolve(checkpoint) or download(checkpoint, download_folder(checkpoint))
     loaded = load_checkpoint(
-        resolve(checkpoint),
+        folder,
         dtype=precision(chosen),
         device=comfy.model_management.unet_offload_device(),
-        vae="tiny" if vae == "tiny" else None,
+        vae=tiny_vae(checkpoint, folder) if vae == "tiny" else None,
+        local_files_only=True,
     )
     return ManagedModel.of(checkpoint, loaded)
+
+
+def tiny_vae(checkpoint: str, folder: Path) -> Path:
+    """TAESD's folder, downloaded if need be. Raises MarigoldError where it does not fit."""
+    if inspect_checkpoint(folder).parameters["vae"] < STABLE_DIFFUSION_VAE:
+        raise MarigoldError(
+            f"{checkpoint} has a small VAE of its own, which the tiny VAE cannot replace; set vae "
+            "to standard."
+        )
+    for place in (download_folder("taesd"), cached_folder(TINY_VAE["tiny"])):
+        if place is not None and place.is_dir() and is_complete(place):
+            return place
+    return download("tiny", download_folder("taesd"))

@@ -1,4 +1,4 @@
-"""Marigold Depth: the whole way in one node."""
+"""Depth Map: from an image to a depth picture in one node."""
 
 from __future__ import annotations
 
@@ -8,44 +8,48 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 
 from ..marigold_core import MarigoldError
+from .ensemble import UNCERTAINTY_SCALE
 from .estimate_depth import RESOLUTION, SEED, STEPS
 from .model_folders import choices, resolve
-from .normalize_depth import MODE, NEAR_IS_WHITE
+from .normalize_depth import MODE_TOOLTIP, MODES, NEAR_IS_WHITE, OPTIONS
 from .sockets import CATEGORY, schema
 
 
 class MarigoldDepth(io.ComfyNode):
-    """Stands for Load, Estimate, Ensemble and Normalize, which ComfyUI then runs and caches: a new
+    """Expands to Load, Estimate, Ensemble and Normalize, which ComfyUI then runs and caches: a new
     seed does not load the checkpoint again."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
-            node_id="MarigoldKit_MarigoldDepth",
-            display_name="Marigold Depth (all in one)",
+            # The frontend's search lists short ids and titles first: this is the node to try.
+            node_id="MarigoldKit_Depth",
+            display_name="Depth Map (Marigold)",
             category=CATEGORY,
-            description="Image to depth picture in one node. The other nodes of this pack are its "
-            "parts.",
-            search_aliases=["marigold", "depth", "depth map", "controlnet depth"],
+            description="From an image to a depth picture in one node. The other nodes of this "
+            "pack are its parts.",
+            search_aliases=["marigold depth", "depth estimation", "controlnet depth"],
             enable_expand=True,
             inputs=[
-                # The wire itself goes on into the graph: ComfyUI caches nothing behind a tensor.
+                # The link is passed on to the nodes inside: ComfyUI caches nothing behind a tensor.
                 io.Image.Input("image", raw_link=True, tooltip="One image or a batch."),
                 io.Combo.Input(
                     "checkpoint",
                     options=choices(),
                     default="nano",
-                    tooltip="See Load Marigold. nano is bundled and for trying out; v1-1 is the "
-                    "published one (5 GB, downloaded when first run).",
+                    tooltip="nano is bundled and for trying out; v1-1 is the published checkpoint "
+                    "(5 GB, downloaded when the node first runs). See Load Marigold.",
                 ),
                 io.Int.Input(
                     "predictions",
                     default=1,
                     min=1,
                     max=64,
-                    tooltip="Merged to one map: more is better and slower.",
+                    tooltip="Merged into one map: more are better and slower.",
                 ),
-                MODE,
+                io.Combo.Input(
+                    "mode", options=list(MODES), default="min-max", tooltip=MODE_TOOLTIP
+                ),
                 NEAR_IS_WHITE,
                 STEPS,
                 RESOLUTION,
@@ -92,6 +96,7 @@ class MarigoldDepth(io.ComfyNode):
             predictions=estimate.out(0),
             method="closed form",
             reduction="median",
+            uncertainty_scale=UNCERTAINTY_SCALE,
         )
         normalize = graph.node(
             "MarigoldKit_Normalize",
@@ -101,11 +106,6 @@ class MarigoldDepth(io.ComfyNode):
             gamma=1.0,
             range="per image",
             sequence=False,
-            low_percentile=2.0,
-            high_percentile=98.0,
-            fixed_near=0.0,
-            fixed_far=1.0,
-            near_distance=1.0,
-            far_distance=5.0,
+            **{f"mode.{one.id}": one.default for one in OPTIONS[mode]},
         )
         return io.NodeOutput(normalize.out(0), expand=graph.finalize())

@@ -1,27 +1,34 @@
-"""Where checkpoints are looked for, and under what names the loader offers them."""
+"""Where checkpoints are looked for, and under which names the loader lists them."""
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import folder_paths
 
 from ..marigold_core import MarigoldError
-from ..marigold_core.checkpoints.hub import BUNDLED, PUBLISHED
+from ..marigold_core.checkpoints.hub import BUNDLED, PUBLISHED, cached_folder, is_complete
 
 FOLDER = "marigold"
-# Pipeline folders are at home in models/diffusers too, as other packs have put them there.
+# Other packs put pipeline folders into models/diffusers.
 SEARCHED = (FOLDER, "diffusers")
 DEPTH = 3  # folder/author/name
+# Words in the model_index.json of Marigold checkpoints that estimate something else.
+OTHER_TARGETS = ("normals", "intrinsics", "target_properties")
 
 
 def register_folder() -> None:
     """Make models/marigold a model folder, beside those of extra_model_paths.yaml."""
-    folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
+    folder = Path(folder_paths.models_dir) / FOLDER
+    folder_paths.add_model_folder_path(FOLDER, str(folder))
+    # So that users see where checkpoints belong; a read-only installation has no need for it.
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def found() -> dict[str, Path]:
-    """Name -> folder of every Marigold pipeline in the model paths.
+    """Name -> folder of every Marigold depth checkpoint in the model paths.
 
     `get_filename_list` lists files by suffix and knows no pipeline folders.
     """
@@ -31,30 +38,46 @@ def found() -> dict[str, Path]:
             for level in range(1, DEPTH + 1):
                 for index in sorted(root.glob("/".join(["*"] * level + ["model_index.json"]))):
                     name = index.parent.relative_to(root).as_posix()
-                    if is_marigold(index):
+                    if is_marigold_depth(index):
                         checkpoints.setdefault(name, index.parent)
     return checkpoints
 
 
-def is_marigold(index: Path) -> bool:
-    """Other pipelines lie in models/diffusers too. The class name says which is which."""
+def is_marigold_depth(index: Path) -> bool:
+    """Whether a model_index.json is one of ours, by what it says: other pipelines, and Marigold's
+    normals and intrinsic images, are in these folders too."""
     try:
-        return "Marigold" in index.read_text(encoding="utf-8")
+        text = index.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return False
+    return "Marigold" in text and not any(word in text.lower() for word in OTHER_TARGETS)
 
 
 def choices() -> list[str]:
-    """Bundled, then found, then published names."""
+    """Names for the loader: bundled, then found, then published ones."""
     names = [*BUNDLED, *found(), *(name for name in PUBLISHED if name not in BUNDLED)]
     return list(dict.fromkeys(names))
 
 
-def resolve(name: str) -> str | Path:
-    """What the engine loads for a name of `choices`. Raises MarigoldError for any other."""
+def download_folder(name: str) -> Path:
+    """Where the download of a published checkpoint is put, and looked for."""
+    return Path(folder_paths.get_folder_paths(FOLDER)[0]) / name
+
+
+def resolve(name: str) -> Path | None:
+    """The folder of a name of `choices`; None for a published checkpoint that is not here yet.
+
+    Raises MarigoldError for any other name.
+    """
+    if name in BUNDLED:
+        return BUNDLED[name]
     folders = found()
-    if name in BUNDLED or name in PUBLISHED:
-        return folders.get(name, name)
+    if name in PUBLISHED:
+        cached = cached_folder(PUBLISHED[name])
+        for folder in (folders.get(name), download_folder(name), cached):
+            if folder is not None and is_complete(folder):
+                return folder
+        return None
     if name in folders:
         return folders[name]
     places = " or ".join(str(Path(folder_paths.get_folder_paths(kind)[0])) for kind in SEARCHED)

@@ -7,8 +7,10 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io, ui
 
+from ..marigold_core import MarigoldError
+from .saved_workflow import saved_workflow
 from .sockets import CATEGORY, Depth, DepthBatch, schema
-from .tensors import image_of
+from .tensors import image_of, in_unit_range
 
 FORMATS = {"16-bit PNG": ".png", "32-bit EXR": ".exr", "32-bit TIFF": ".tiff", "NPY": ".npy"}
 
@@ -21,22 +23,23 @@ class SaveDepth(io.ComfyNode):
             display_name="Save Depth (Marigold)",
             category=CATEGORY,
             description="Writes depth with full precision into the output folder: 0 is near, 1 is "
-            "far. ComfyUI's Save Image keeps 8 bits, which shows as steps.",
+            "far. ComfyUI's Save Image keeps 8 bits, which show as steps.",
             search_aliases=["marigold", "exr", "16 bit", "tiff", "export depth"],
             is_output_node=True,
             inputs=[
-                Depth.Input("depth", tooltip="From Ensemble Depth or Depth from Image."),
+                Depth.Input("depth", tooltip="A depth map, or a batch of them."),
                 io.Combo.Input(
                     "format",
                     options=list(FORMATS),
                     default="16-bit PNG",
-                    tooltip="EXR, TIFF and NPY hold 32-bit floats as they are.",
+                    tooltip="EXR, TIFF and NPY keep 32-bit floats unchanged; depth in metres needs "
+                    "one of them. PNG and EXR contain the workflow.",
                 ),
                 io.String.Input(
                     "filename_prefix",
                     default="depth/Marigold",
-                    tooltip="Folder and name inside ComfyUI's output folder; %year%, %month%, "
-                    "%day%, %width% and %height% are filled in.",
+                    tooltip="Folder and name inside ComfyUI's output folder. %year%, %month%, "
+                    "%day%, %width% and %height% are replaced.",
                 ),
             ],
             outputs=[],
@@ -44,15 +47,23 @@ class SaveDepth(io.ComfyNode):
 
     @classmethod
     def execute(cls, depth: DepthBatch, format: str, filename_prefix: str) -> io.NodeOutput:
+        if format == "16-bit PNG" and not all(one.scale_invariant for one in depth):
+            raise MarigoldError(
+                "This depth is in metres, and a 16-bit PNG holds 0 to 1 only; choose EXR, TIFF or "
+                "NPY, or use Normalize Depth and Save Image."
+            )
         height, width = depth[0].depth.shape
         folder, name, counter, _, _ = folder_paths.get_save_image_path(
             filename_prefix, folder_paths.get_output_directory(), width, height
         )
         for number, one in enumerate(depth, counter):
-            one.save(Path(folder) / f"{name}_{number:05}_{FORMATS[format]}")
-        shown = image_of(one.normalize().depth if spread(one) else one.depth for one in depth)
+            file = Path(folder) / f"{name}_{number:05}_{FORMATS[format]}"
+            one.save(file, metadata=saved_workflow(cls))
+        shown = image_of(stretched(in_unit_range(one)) for one in depth)
         return io.NodeOutput(ui=ui.PreviewImage(shown, cls=cls))
 
 
-def spread(depth) -> bool:
-    return bool(depth.depth.max() > depth.depth.min())
+def stretched(values):
+    """The whole range of a map from black to white; a constant map stays as it is."""
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) if high > low else values

@@ -1,4 +1,4 @@
-"""ComfyUI's tensors to the engine's arrays and back."""
+"""Converts ComfyUI's tensors to the engine's arrays and back."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from torch import Tensor
 from ..marigold_core import DepthMap, MarigoldError
 from .sockets import DepthBatch
 
+LOAD_IMAGE_WITHOUT_ALPHA = (64, 64)
+
 
 def pictures(image: Tensor) -> list[NDArray[np.float32]]:
     """IMAGE (B, H, W, C) of any float type -> B arrays (H, W, 3); an alpha channel is left out."""
@@ -25,8 +27,8 @@ def pictures(image: Tensor) -> list[NDArray[np.float32]]:
         rgb = rgb[..., :1].expand(*rgb.shape[:-1], 3)
     if not rgb.isfinite().all():
         raise MarigoldError(
-            "The image holds NaN or infinity; look at the node before, often a VAE that overflows "
-            "in half precision (start ComfyUI with --fp32-vae)."
+            "The image contains NaN or infinity; check the node before this one. A common cause is "
+            "a VAE that overflows in half precision (start ComfyUI with --fp32-vae)."
         )
     return list(rgb.numpy())
 
@@ -34,7 +36,8 @@ def pictures(image: Tensor) -> list[NDArray[np.float32]]:
 def masks(mask: Tensor | None, images: Sequence[NDArray[np.float32]]) -> list[NDArray[np.bool_]]:
     """MASK (B, H, W), or one for all -> for each image bool (H, W), True = use this pixel.
 
-    An empty list without a mask.
+    An empty list without a mask, and for the empty mask that Load Image gives where the file has
+    no alpha channel.
     """
     if mask is None:
         return []
@@ -42,9 +45,11 @@ def masks(mask: Tensor | None, images: Sequence[NDArray[np.float32]]) -> list[ND
         mask = mask[None]
     if mask.ndim != 3 or not mask.numel():
         raise MarigoldError(
-            f"The mask has the shape {tuple(mask.shape)}, so it has no pixel; connect a mask of "
+            f"The mask has the shape {tuple(mask.shape)}, so it has no pixels; connect a mask of "
             "the image's size, or none."
         )
+    if mask.shape[1:] == LOAD_IMAGE_WITHOUT_ALPHA and not mask.any():
+        return []
     if len(mask) not in (1, len(images)):
         raise MarigoldError(
             f"There are {len(mask)} masks for {len(images)} images; connect one, or one each."
@@ -59,7 +64,8 @@ def masks(mask: Tensor | None, images: Sequence[NDArray[np.float32]]) -> list[ND
             )
         if not one.any():
             raise MarigoldError(
-                f"The mask of image {number} leaves no pixel; white means that a pixel is used."
+                f"The mask of image {number} is black, so no pixel is used; white pixels are "
+                "used. If the mask marks what to leave out, connect it through Invert Mask."
             )
     return used
 
@@ -82,12 +88,12 @@ def image_of(maps: Iterable[NDArray[np.generic]]) -> Tensor:
 
 
 def same_size(depths: DepthBatch) -> tuple[int, int]:
-    """The (H, W) of all of them: a batch has one."""
+    """The (H, W) that all depth maps of a batch share. Raises MarigoldError where they differ."""
     sizes = {depth.depth.shape for depth in depths}
     if len(sizes) > 1:
         shown = ", ".join(sorted(f"{width} x {height}" for height, width in sizes))
         raise MarigoldError(
-            f"The depth maps have several sizes ({shown}), which no batch can hold."
+            f"The depth maps have different sizes ({shown}); an IMAGE batch needs one size."
         )
     height, width = next(iter(sizes))
     return height, width
@@ -101,4 +107,14 @@ def valid_masks(depths: DepthBatch) -> NDArray[np.bool_] | None:
 
 
 def full(depth: DepthMap) -> NDArray[np.bool_]:
+    """The map's mask, bool (H, W); all True where it has none."""
     return np.ones(depth.depth.shape, bool) if depth.mask is None else depth.mask
+
+
+def in_unit_range(depth: DepthMap) -> NDArray[np.float32]:
+    """(H, W) in [0, 1], to be shown: relative depth as it is, metric depth over its range."""
+    inside = depth.depth[full(depth)]
+    low, high = float(inside.min()), float(inside.max())
+    if depth.scale_invariant and low >= 0 and high <= 1:
+        return depth.depth.clip(0, 1)
+    return ((depth.depth - low) / max(high - low, 1e-6)).clip(0, 1)

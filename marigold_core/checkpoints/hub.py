@@ -214,14 +214,32 @@ def files_to_fetch(names: list[str], variant: str | None = None) -> list[str]:
     return sorted(set(wanted))
 
 
+def download_size(name: str, variant: str | None = None) -> int:
+    """The bytes of the files that `download` fetches. Asks the hub; raises CheckpointError."""
+    repo_id = repo_id_of(name)
+    if repo_id is None:
+        raise CheckpointError(f"{name!r} is no published checkpoint and no hub id (owner/name).")
+    from huggingface_hub import HfApi
+
+    try:
+        files = HfApi().model_info(repo_id, files_metadata=True).siblings or []
+    except Exception as error:  # the HTTP library beneath the hub differs between its versions
+        raise CheckpointError(download_failure(repo_id, error)) from error
+    wanted = set(files_to_fetch([file.rfilename for file in files], variant))
+    return sum(file.size or 0 for file in files if file.rfilename in wanted)
+
+
 def download(
     name: str,
     *,
     variant: str | None = None,
     revision: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
+    folder: str | os.PathLike[str] | None = None,
 ) -> Path:
-    """Fetch a published checkpoint, or what is new of it, into the hub's cache; its folder there.
+    """Fetch a published checkpoint, or what is new of it; returns its folder.
+
+    That is a snapshot in the hub's cache, or `folder`, with the same files and no links.
 
     An interrupted download continues where it stopped; huggingface_hub draws the progress. variant
     "fp16" fetches half the bytes where a component has such files. revision: a branch, tag or
@@ -244,8 +262,15 @@ def download(
                 f"{repo_id} publishes no .safetensors weights, and pickles are not opened here."
             )
         place = None if cache_dir is None else Path(cache_dir)
+        target = None if folder is None else Path(folder)
         return Path(
-            snapshot_download(repo_id, revision=revision, allow_patterns=wanted, cache_dir=place)
+            snapshot_download(
+                repo_id,
+                revision=revision,
+                allow_patterns=wanted,
+                cache_dir=place,
+                local_dir=target,
+            )
         )
     except CheckpointError:
         raise

@@ -20,12 +20,14 @@ USED = {
         "Custom", "NodeOutput", "Schema", "Boolean.Input", "Combo.Input", "Float.Input",
         "Int.Input", "String.Input", "Image.Input", "Image.Output", "Mask.Input", "Mask.Output",
         "Mesh.Output", "String.Output",
+        "Load3DCamera.Output", "DynamicCombo.Input", "DynamicCombo.Option",
     ],
     "comfy_api.latest.ui": ["PreviewImage"],
     "comfy_execution.graph_utils": ["GraphBuilder", "GraphBuilder.node", "GraphBuilder.finalize"],
     "folder_paths": [
-        "add_model_folder_path", "get_folder_paths", "get_output_directory",
-        "get_save_image_path",
+        "add_model_folder_path", "get_folder_paths", "get_input_directory",
+        "get_output_directory", "get_save_image_path", "get_annotated_filepath",
+        "exists_annotated_filepath",
     ],
 }  # fmt: skip
 

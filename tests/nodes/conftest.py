@@ -65,25 +65,43 @@ def nodes(pack, comfy):
 
 @pytest.fixture
 def run(nodes):
-    """run("Normalize", depth=...): what ComfyUI does with one node, defaults filled in."""
+    """run("Normalize", depth=...): what ComfyUI does with one node, defaults filled in.
+
+    The inputs of a dynamic combo's option are given beside it: run(mode="percentile",
+    low_percentile=1.0).
+    """
 
     def run_node(name, **given):
         node = nodes[name]
         schema = node.GET_SCHEMA()
-        inputs = {
-            one.id: one.options["default"] for one in schema.inputs if "default" in one.options
-        }
-        assert given.keys() <= {one.id for one in schema.inputs}
-        inputs |= given
+        inputs = {}
+        for one in schema.inputs:
+            if hasattr(one, "choices"):
+                inputs[one.id] = chosen(one, given)
+            elif one.id in given:
+                inputs[one.id] = given.pop(one.id)
+            elif "default" in one.options:
+                inputs[one.id] = one.options["default"]
+        assert not given, f"{name} has no input {', '.join(given)}"
         if "validate_inputs" in vars(node):
             wanted = inspect.signature(node.validate_inputs).parameters
             answer = node.validate_inputs(**{name: inputs[name] for name in wanted})
             assert answer is True, answer
-        output = node.execute(**inputs)
+        # As ComfyUI runs every node.
+        with torch.inference_mode():
+            output = node.execute(**inputs)
         assert len(output.args) == len(schema.outputs)
         return output
 
     return run_node
+
+
+def chosen(dynamic, given):
+    """The value of a dynamic combo: its option and the values of that option's inputs."""
+    options = {one.key: one.inputs for one in dynamic.choices}
+    key = given.pop(dynamic.id, next(iter(options)))
+    values = {one.id: given.pop(one.id, one.options.get("default")) for one in options[key]}
+    return {dynamic.id: key, **values}
 
 
 @pytest.fixture

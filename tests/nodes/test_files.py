@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 import trimesh
+from PIL import Image
 
 from marigold_core import read_depth
 
@@ -41,7 +46,7 @@ def test_a_constant_map_can_be_saved(run, comfy):
 def test_the_mesh_in_gltfs_axes(run, depth, comfy):
     image = torch.rand(1, 4, 6, 3)
     output = run("DepthToMesh", depth=depth, image=image, near=1.0, far=3.0, tear=100.0)
-    mesh, model_file, geometry = output.args
+    mesh, model_file, geometry, _ = output.args
     vertices, faces = mesh.vertices[0], mesh.faces[0]
     assert vertices.shape == (24, 3) and faces.shape == (2 * 3 * 5, 3)
     # Y up, camera looks along -Z: the far right is at -3, the top row above the bottom one.
@@ -59,8 +64,10 @@ def test_the_mesh_in_gltfs_axes(run, depth, comfy):
 
     assert torch.allclose(geometry["depth"][0, 0], torch.linspace(1, 3, 6), atol=1e-6)
     assert torch.equal(geometry["image"], image) and geometry["mask"].all()
-    # In pixels, the principal point in the middle.
-    assert geometry["intrinsics"][0, :2, 2].tolist() == [3, 2]
+    # As ComfyUI's own nodes have it: one view, in pixels whose centers are whole numbers.
+    assert geometry["intrinsics"].shape == (1, 1, 3, 3)
+    assert geometry["intrinsics"][0, 0, :2, 2].tolist() == [2.5, 1.5]
+    assert not geometry["sky"].any()
 
 
 def test_where_the_core_has_textures_they_are_filled_in(run, depth, monkeypatch):
@@ -78,6 +85,51 @@ def test_where_the_core_has_textures_they_are_filled_in(run, depth, monkeypatch)
     assert torch.allclose(mesh.texture, image, atol=0.5 / 255 + 1e-6)
 
 
+@pytest.mark.parametrize("version", ["1.43.18", "1.44.19"])
+@pytest.mark.parametrize("size", [(4, 6), (6, 4)])
+def test_the_viewer_sees_what_the_camera_saw(run, monkeypatch, pack, version, size):
+    module = sys.modules[f"{pack.__name__}.nodes.depth_to_mesh"]
+    monkeypatch.setattr(module, "version", lambda name: version)
+    ramp = torch.linspace(0, 1, size[1]).expand(1, *size)[..., None].repeat(1, 1, 1, 3)
+    depth = run("DepthFromImage", image=ramp)[0]
+    mesh, _, _, camera = run("DepthToMesh", depth=depth, image=ramp, tear=100.0, near=2.0).args
+    vertices = mesh.vertices[0].numpy()
+    if version == "1.43.18":  # this frontend fits models to its viewer: 5 wide, on the floor
+        low, high = vertices.min(0), vertices.max(0)
+        scale = 5 / (high - low).max()
+        vertices = vertices * scale
+        low, high = vertices.min(0), vertices.max(0)
+        vertices = vertices - [(low[0] + high[0]) / 2, low[1], (low[2] + high[2]) / 2]
+    eye, target = (
+        np.array([camera[key][axis] for axis in "xyz"]) for key in ("position", "target")
+    )
+    assert np.allclose((target - eye)[:2], 0) and (target - eye)[2] < 0  # along -Z
+    # three.js: the vertical angle, and zoom as a factor on the focal length.
+    focal = camera["zoom"] / np.tan(np.radians(camera["fov"]) / 2)
+    seen = (vertices - eye)[:, 1] / -(vertices - eye)[:, 2] * focal
+    rows = np.repeat(np.arange(size[0]) + 0.5, size[1])
+    assert np.allclose(seen, 1 - 2 * rows / size[0], atol=1e-5)
+
+
+def test_metres_are_the_meshs_units(run):
+    z = torch.linspace(2, 30, 6).expand(1, 4, 6)[..., None].repeat(1, 1, 1, 3)
+    depth = run("DepthFromImage", image=z, kind="distance")[0]
+    mesh, _, geometry, _ = run(
+        "DepthToMesh", depth=depth, image=torch.rand(1, 4, 6, 3), tear=100.0
+    ).args
+    assert torch.allclose(-mesh.vertices[0, :6, 2], z[0, 0, :, 0], atol=1e-4)
+    assert torch.allclose(geometry["depth"], z[..., 0], atol=1e-4)
+
+
+def test_masked_pixels_are_the_geometrys_sky(run):
+    grey = torch.rand(1, 8, 8, 3)
+    mask = torch.ones(1, 8, 8)
+    mask[:, :3] = 0
+    depth = run("DepthFromImage", image=grey, mask=mask)[0]
+    geometry = run("DepthToMesh", depth=depth, image=grey, tear=100.0)[2]
+    assert torch.equal(geometry["sky"], 1 - mask)
+
+
 def test_ply(run, depth, comfy):
     model_file = run(
         "DepthToMesh", depth=depth, image=torch.rand(1, 4, 6, 3), file_format="ply", tear=100.0
@@ -90,3 +142,59 @@ def test_one_of_a_batch(run, comfy):
     depth = run("DepthFromImage", image=grey)[0]
     second = run("DepthToMesh", depth=depth, image=grey, image_index=1, tear=100.0)[2]
     assert torch.equal(second["image"][0], grey[1])
+
+
+@pytest.fixture
+def workflow(nodes, monkeypatch):
+    """Run nodes of a saved workflow, as the frontend does."""
+    hidden = SimpleNamespace(prompt={"1": {}}, extra_pnginfo={"workflow": {"nodes": []}})
+    for node in nodes.values():
+        monkeypatch.setattr(node, "hidden", hidden)
+    return {"prompt": '{"1": {}}', "workflow": '{"nodes": []}'}
+
+
+def test_files_carry_the_workflow(run, depth, comfy, workflow, monkeypatch):
+    run("SaveDepth", depth=depth, format="16-bit PNG", filename_prefix="w")
+    with Image.open(comfy.root / "output" / "w_00001_.png") as picture:
+        assert picture.text == workflow
+    model_file = run("DepthToMesh", depth=depth, image=torch.rand(1, 4, 6, 3))[1]
+    content = (comfy.root / "output" / model_file).read_bytes()
+    length = int.from_bytes(content[12:16], "little")
+    assert json.loads(content[20 : 20 + length])["asset"]["extras"] == workflow
+    monkeypatch.setattr(comfy.args, "disable_metadata", True)
+    run("SaveDepth", depth=depth, format="16-bit PNG", filename_prefix="without")
+    with Image.open(comfy.root / "output" / "without_00001_.png") as picture:
+        assert not picture.text
+
+
+def test_exr_files_carry_the_workflow(run, depth, comfy, workflow):
+    openexr = pytest.importorskip("OpenEXR")
+    run("SaveDepth", depth=depth, format="32-bit EXR", filename_prefix="w")
+    header = openexr.File(str(comfy.root / "output" / "w_00001_.exr")).header()
+    assert workflow.items() <= header.items()
+
+
+@pytest.mark.parametrize("format", ["16-bit PNG", "32-bit EXR", "32-bit TIFF", "NPY"])
+def test_saved_depth_can_be_loaded(nodes, run, depth, format):
+    if "EXR" in format:
+        pytest.importorskip("OpenEXR")
+    run("SaveDepth", depth=depth, format=format, filename_prefix="depth/saved")
+    (file,) = nodes["LoadDepth"].GET_SCHEMA().inputs[0].options["options"]
+    assert file.startswith("depth/saved_00001_.") and file.endswith(" [output]")
+    (loaded,) = run("LoadDepth", file=file)[0]
+    tolerance = 0.5 / 65535 if "PNG" in format else 0
+    assert abs(loaded.depth - depth[0].depth).max() <= tolerance
+
+
+def test_distances_in_a_file_are_kept(run, comfy, error):
+    z = np.linspace(1, 40, 24, dtype=np.float32).reshape(4, 6)
+    (comfy.root / "input").mkdir()
+    np.save(comfy.root / "input" / "lidar.npy", z)
+    (loaded,) = run("LoadDepth", file="lidar.npy", kind="distance")[0]
+    assert np.array_equal(loaded.depth, z) and not loaded.scale_invariant
+    with pytest.raises(error, match="set kind to distance"):
+        run("LoadDepth", file="lidar.npy")
+
+
+def test_a_depth_file_that_is_gone(nodes):
+    assert "'gone.exr'" in nodes["LoadDepth"].validate_inputs(file="gone.exr")

@@ -78,7 +78,7 @@ def test_looking_at_the_nodes_downloads_nothing(nodes, offline):
 
 
 def test_a_name_that_is_gone_says_where_to_put_it(nodes, comfy):
-    for name in ("LoadMarigold", "MarigoldDepth"):
+    for name in ("LoadMarigold", "Depth"):
         answer = nodes[name].validate_inputs(checkpoint="gone")
         assert "'gone'" in answer and str(comfy.root / "models" / "marigold") in answer
         assert "nano" in answer and "\n" not in answer

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 EXPECTED = {
     "LoadMarigold", "EstimateDepth", "Ensemble", "Normalize", "DepthFromImage", "DepthToMesh",
-    "SaveDepth", "Colorize", "MarigoldDepth",
+    "SaveDepth", "LoadDepth", "DepthFromGeometry", "CombineDepth", "Colorize", "Depth",
 }  # fmt: skip
 
 
@@ -48,7 +48,8 @@ def test_ids_are_ours_and_names_not_those_of_another_family(nodes):
 def test_every_input_and_output_is_explained(nodes):
     for name, node in nodes.items():
         schema = node.GET_SCHEMA()
-        for one in schema.inputs:
+        nested = [i for one in schema.inputs for o in getattr(one, "choices", []) for i in o.inputs]
+        for one in [*schema.inputs, *nested]:
             assert one.options.get("tooltip"), f"{name}.{one.id}"
         for one in schema.outputs:
             assert one.tooltip and one.display_name, f"{name}.{one.id}"
@@ -66,9 +67,15 @@ def test_execute_takes_what_the_schema_declares(nodes):
 
 def test_defaults_are_within_their_limits(nodes):
     for name, node in nodes.items():
-        for one in node.GET_SCHEMA().inputs:
+        nested = [
+            within
+            for one in node.GET_SCHEMA().inputs
+            for option in getattr(one, "choices", [])
+            for within in option.inputs
+        ]
+        for one in [*node.GET_SCHEMA().inputs, *nested]:
             options = one.options
-            if "options" in options:
+            if "options" in options and "default" in options:
                 assert options["default"] in options["options"], f"{name}.{one.id}"
             elif "min" in options:
                 assert options["min"] <= options["default"] <= options["max"], f"{name}.{one.id}"
@@ -79,7 +86,8 @@ def test_widgets_of_sockets_come_after_nothing_saved_by_position(nodes):
     # an optional widget would not be.
     for name, node in nodes.items():
         optional = [one for one in node.GET_SCHEMA().inputs if one.optional]
-        assert all(one.io_type in ("MASK", "IMAGE") for one in optional), name
+        sockets = ("MASK", "IMAGE", "MARIGOLD_DEPTH")
+        assert all(one.io_type in sockets for one in optional), name
 
 
 def test_an_older_core_without_search_aliases_keeps_the_pack(nodes):

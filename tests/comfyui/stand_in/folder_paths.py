@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 
 models_dir = ""
+input_directory = ""
 output_directory = ""
 temp_directory = ""
 folder_names_and_paths: dict[str, tuple[list[str], set[str]]] = {}
@@ -10,12 +11,17 @@ folder_names_and_paths: dict[str, tuple[list[str], set[str]]] = {}
 
 def place(root: str) -> None:
     """Put every folder of a fresh ComfyUI under `root`."""
-    global models_dir, output_directory, temp_directory
+    global models_dir, input_directory, output_directory, temp_directory
+    input_directory = os.path.join(root, "input")
     models_dir = os.path.join(root, "models")
     output_directory = os.path.join(root, "output")
     temp_directory = os.path.join(root, "temp")
     folder_names_and_paths.clear()
     folder_names_and_paths["diffusers"] = ([os.path.join(models_dir, "diffusers")], {"folder"})
+
+
+def get_input_directory() -> str:
+    return input_directory
 
 
 def get_output_directory() -> str:
@@ -32,6 +38,18 @@ def add_model_folder_path(
     paths, _ = folder_names_and_paths.setdefault(folder_name, ([], set()))
     if full_folder_path not in paths:
         paths.insert(0 if is_default else len(paths), full_folder_path)
+
+
+def get_annotated_filepath(name: str, default_dir: str | None = None) -> str:
+    folders = {"input": input_directory, "output": output_directory, "temp": temp_directory}
+    for mark, folder in folders.items():
+        if name.endswith(f"[{mark}]"):
+            return os.path.join(folder, name.removesuffix(f"[{mark}]").strip())
+    return os.path.join(default_dir or input_directory, name)
+
+
+def exists_annotated_filepath(name) -> bool:
+    return os.path.exists(get_annotated_filepath(name))
 
 
 def get_folder_paths(folder_name: str) -> list[str]:

@@ -11,4 +11,6 @@ class LatentPreviewMethod(enum.Enum):
     TAESD = "taesd"
 
 
-args = SimpleNamespace(preview_method=LatentPreviewMethod.NoPreviews, cpu=True)
+args = SimpleNamespace(
+    preview_method=LatentPreviewMethod.NoPreviews, cpu=True, disable_metadata=False
+)

@@ -29,6 +29,13 @@ class _Input:
             **(extra_dict or {}),
         )  # fmt: skip
 
+    @property
+    def default(self):
+        return self.options.get("default")
+
+    def as_dict(self):
+        return self.options
+
 
 class _Output:
     io_type = ""
@@ -50,6 +57,16 @@ def Custom(io_type: str) -> Any:
 
 
 Image, Mask, Mesh = Custom("IMAGE"), Custom("MASK"), Custom("MESH")
+Load3DCamera = Custom("LOAD3D_CAMERA")
+
+
+def _declared(inputs: list[Any]) -> dict[str, Any]:
+    """Inputs as /object_info has them."""
+    declared: dict[str, Any] = {"required": {}}
+    for one in inputs:
+        place = declared.setdefault("optional" if one.optional else "required", {})
+        place[one.id] = (one.io_type, one.as_dict())
+    return declared
 
 
 class Boolean:
@@ -136,6 +153,27 @@ class Combo:
             )  # fmt: skip
 
 
+class DynamicCombo:
+    class Option:
+        def __init__(self, key, inputs):
+            self.key = key
+            self.inputs = inputs
+
+    class Input(_Input):
+        io_type = "COMFY_DYNAMICCOMBO_V3"
+
+        def __init__(
+            self, id, options, display_name=None, optional=False, tooltip=None, lazy=None,
+            extra_dict=None,
+        ):  # fmt: skip
+            super().__init__(id, display_name, optional, tooltip, lazy, extra_dict)
+            self.choices = options
+
+        def as_dict(self):
+            options = [{"key": one.key, "inputs": _declared(one.inputs)} for one in self.choices]
+            return {**self.options, "options": options}
+
+
 @dataclass
 class Schema:
     node_id: str
@@ -200,6 +238,8 @@ class NodeOutput:
 
 
 class ComfyNode:
+    hidden = None  # set on the class of each run
+
     @classmethod
     def GET_SCHEMA(cls) -> Schema:
         schema = cls.define_schema()
@@ -210,10 +250,7 @@ class ComfyNode:
     @classmethod
     def GET_NODE_INFO_V1(cls) -> dict[str, Any]:
         schema = cls.GET_SCHEMA()
-        declared: dict[str, Any] = {"required": {}}
-        for one in schema.inputs:
-            place = declared.setdefault("optional" if one.optional else "required", {})
-            place[one.id] = (one.io_type, one.options)
+        declared = _declared(schema.inputs)
         for one in schema.hidden:
             declared.setdefault("hidden", {})[one.name] = (one.value,)
         info = NodeInfoV1(
