@@ -1,4 +1,4 @@
-"""Draw the pictures of the nodes' help pages: web/docs/images/*.jpg.
+"""Draw the pictures of the nodes' help pages, web/docs/images/*.jpg, and of the templates.
 
     python docs/node_pictures.py
 
@@ -19,6 +19,7 @@ from marigold_core.colormaps import COLORMAPS, colorize
 
 ROOT = Path(__file__).parents[1]
 PANEL = 240  # pixels, the width of one panel
+THUMBNAIL = 400  # pixels, the side of a template's picture
 Floats = NDArray[np.float32]
 
 
@@ -41,6 +42,25 @@ def strip(panels: list[tuple[str, NDArray[np.uint8]]]) -> Image.Image:
         sheet.paste(small, (left, head))
         draw.text((left + 4, 4), caption, "white", ImageFont.load_default(15))
     return sheet
+
+
+def square(picture: NDArray[np.uint8]) -> Image.Image:
+    """The middle of a picture, as large as a template's picture."""
+    height, width = picture.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    cut = Image.fromarray(picture[top : top + side, left : left + side])
+    return cut.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+
+
+def halves(upper: NDArray[np.uint8], lower: NDArray[np.uint8]) -> Image.Image:
+    """A square, one picture above its diagonal and the other below."""
+    rows, columns = np.mgrid[:THUMBNAIL, :THUMBNAIL]
+    mask = Image.fromarray(rows + columns < THUMBNAIL)
+    thumbnail = Image.composite(square(upper), square(lower), mask)
+    line = (0, THUMBNAIL, THUMBNAIL, 0)
+    ImageDraw.Draw(thumbnail).line(line, "white", 4)
+    return thumbnail
 
 
 def relief(depth: Floats) -> Floats:
@@ -122,6 +142,16 @@ def main() -> None:
     for name, panels in sheets.items():
         strip(panels).save(folder / f"{name}.jpg", quality=85)
         print(f"wrote {folder / name}.jpg")
+    shown = colorize((uncertainty / 0.1).clip(0, 1), "viridis")
+    thumbnails = {
+        "Depth map of a photo": halves(to_bytes(rgb), to_bytes(near_white)),
+        "Depth with uncertainty, for ControlNet": halves(to_bytes(disparity), shown),
+        "Photo to textured 3D mesh": square(to_bytes(from_the_side(depth_map, rgb))),
+    }
+    for name, picture in thumbnails.items():
+        file = ROOT / "example_workflows" / f"{name}.jpg"
+        picture.save(file, quality=85)
+        print(f"wrote {file}")
 
 
 if __name__ == "__main__":

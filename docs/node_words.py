@@ -1,10 +1,10 @@
-"""Bring the nodes' changed words into their help pages and the English locale.
+"""Copy the nodes' changed texts to their help pages and the English locale.
 
     PYTHONPATH=tests python docs/node_words.py
 
-Rewrites locales/en/nodeDefs.json and the tables in web/docs/, and says which sentences of the other
-languages were translated from words that are no longer there. With COMFYUI_PATH set, the nodes are
-asked in that ComfyUI.
+Rewrites locales/en/nodeDefs.json and the tables in web/docs/, and prints which texts of the other
+languages were translated from a text that has changed. With COMFYUI_PATH set, the nodes are loaded
+in that ComfyUI.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from node_infos import NODES
+from node_infos import NODES, inputs_of
 
 ROOT = Path(__file__).parents[1]
 ENGLISH = ROOT / "locales" / "en" / "nodeDefs.json"
@@ -22,13 +22,14 @@ Words = dict[str, Any]
 
 
 def words_of(node: Words) -> Words:
-    inputs = {**node["input"].get("required", {}), **node["input"].get("optional", {})}
+    inputs = inputs_of(node)
     outputs = zip(node["output_name"], node["output_tooltips"], strict=True)
     return {
         "display_name": node["display_name"],
         "description": node["description"],
         "inputs": {
-            name: {"name": name, "tooltip": declared[1]["tooltip"]}
+            # The frontend looks nested inputs up with an underscore for the dot.
+            name.replace(".", "_"): {"name": name.split(".")[-1], "tooltip": declared[1]["tooltip"]}
             for name, declared in inputs.items()
         },
         "outputs": {

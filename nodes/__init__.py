@@ -3,6 +3,7 @@ between ComfyUI and the engine; the engine computes."""
 
 from comfy_api.latest import ComfyExtension, io
 
+from ..marigold_core import Cancelled, CheckpointError, MarigoldError
 from .colorize_depth import ColorizeDepth
 from .combine_depth import CombineDepth
 from .depth_from_geometry import DepthFromGeometry
@@ -13,7 +14,7 @@ from .estimate_depth import EstimateDepth
 from .load_depth import LoadDepth
 from .load_marigold import LoadMarigold
 from .marigold_depth import MarigoldDepth
-from .model_folders import register_folder
+from .model_folders import place_example, register_folder
 from .normalize_depth import NormalizeDepth
 from .save_depth import SaveDepth
 
@@ -41,4 +42,9 @@ class MarigoldExtension(ComfyExtension):
 async def comfy_entrypoint() -> MarigoldExtension:
     # Here and not in `on_load`, which ComfyUI 0.8.0 does not call.
     register_folder()
+    place_example()
+    # The frontend shows an error's full type name in front of its message, and that of a pack's
+    # class contains the path of the pack.
+    for error in (MarigoldError, CheckpointError, Cancelled):
+        error.__module__ = "builtins"
     return MarigoldExtension()

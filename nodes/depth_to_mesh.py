@@ -1,4 +1,4 @@
-"""Depth to Mesh."""
+"""Mesh from Depth."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def tiny_vae(checkpoint: str, folder: Path) -> Path:
             f"{checkpoint} has a small VAE of its own, which the tiny VAE cannot replace; set vae "
             "to standard."
         )
-    for place in (download_folder("taesd"), cached_folder(TINY_VAE["tiny"])):
+    for place in (download_folder("taesd"), cached_folder(TINY_VAE["tiny"].repo_id)):
         if place is not None and place.is_dir() and is_complete(place):
             return place
     return download("tiny", download_folder("taesd"))

@@ -11,27 +11,23 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import IO
 
 import comfy.model_management
 import comfy.utils
 
 from ..marigold_core import MarigoldError
-from ..marigold_core.checkpoints.hub import offline, repo_id_of
+from ..marigold_core.checkpoints.hub import PUBLISHED, TINY_VAE, offline
 
 PACK = Path(__file__).parents[1]
 POLL_SECONDS = 0.2
-# The bar before the size is known; ComfyUI shows nothing for a total of 0.
-UNKNOWN_SIZE = 1
 # -c, as a Python with a ._pth file (ComfyUI's portable one) ignores PYTHONPATH and -m's folder.
 PROGRAM = """\
 import sys
 sys.path.insert(0, sys.argv[1])
-from marigold_core.checkpoints.hub import download, download_size
+from marigold_core.checkpoints.hub import download
 from marigold_core.errors import MarigoldError
 name, folder = sys.argv[2:]
 try:
-    print(download_size(name), flush=True)
     download(name, folder=folder)
 except MarigoldError as error:
     print(error, flush=True)
@@ -44,49 +40,35 @@ def download(name: str, folder: Path) -> Path:
 
     Raises MarigoldError with what went wrong, and ComfyUI's exception when the user cancels.
     """
+    published = (PUBLISHED | TINY_VAE)[name]
     if offline():
         raise MarigoldError(
             f"{name} is not on this computer, and HF_HUB_OFFLINE forbids downloads: unset it, or "
-            f"download https://huggingface.co/{repo_id_of(name)} elsewhere and put the folder at "
+            f"download https://huggingface.co/{published.repo_id} elsewhere and put the folder at "
             f"{folder}."
         )
     folder.mkdir(parents=True, exist_ok=True)
+    bar = comfy.utils.ProgressBar(published.size_bytes)
     # A file, because a full pipe that nobody reads would block the process.
     with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
         process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, str(PACK), name, str(folder)], stdout=output
         )
         try:
-            wait(process, folder, output)
+            while process.poll() is None:
+                comfy.model_management.throw_exception_if_processing_interrupted()
+                bar.update_absolute(min(bytes_in(folder), published.size_bytes))
+                time.sleep(POLL_SECONDS)
         finally:
             process.kill()
             process.wait()
-        lines = lines_of(output)
+        output.seek(0)
+        message = output.read().strip()
     if process.returncode:
         raise MarigoldError(
-            lines[-1]
-            if lines
-            else f"The download of {name} ended without a message; ComfyUI's console has the "
-            "details."
+            message or f"The download of {name} ended without a message; see ComfyUI's console."
         )
     return folder
-
-
-def wait(process: subprocess.Popen, folder: Path, output: IO[str]) -> None:
-    """Show the progress until the process ends."""
-    bar = comfy.utils.ProgressBar(UNKNOWN_SIZE)
-    while process.poll() is None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        lines = lines_of(output)
-        if lines and lines[0].isdigit():
-            total = int(lines[0])
-            bar.update_absolute(min(bytes_in(folder), total), total)
-        time.sleep(POLL_SECONDS)
-
-
-def lines_of(output: IO[str]) -> list[str]:
-    output.seek(0)
-    return output.read().splitlines()
 
 
 def bytes_in(folder: Path) -> int:

@@ -1,16 +1,21 @@
-"""Where checkpoints are looked for, and under which names the loader lists them."""
+"""The pack's folders: where checkpoints are looked for and under which names the loader lists them,
+and the example picture."""
 
 from __future__ import annotations
 
 import contextlib
+import shutil
 from pathlib import Path
 
 import folder_paths
 
 from ..marigold_core import MarigoldError
 from ..marigold_core.checkpoints.hub import BUNDLED, PUBLISHED, cached_folder, is_complete
+from ..marigold_core.files import atomic_path
 
 FOLDER = "marigold"
+EXAMPLE = "marigold_example.jpg"
+ASSETS = Path(__file__).parents[1] / "marigold_core" / "assets"
 # Other packs put pipeline folders into models/diffusers.
 SEARCHED = (FOLDER, "diffusers")
 DEPTH = 3  # folder/author/name
@@ -25,6 +30,16 @@ def register_folder() -> None:
     # So that users see where checkpoints belong; a read-only installation has no need for it.
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
+
+
+def place_example() -> None:
+    """Put the picture that the templates open into the input folder, unless it is there."""
+    target = Path(folder_paths.get_input_directory()) / EXAMPLE
+    with contextlib.suppress(OSError):
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(target) as temporary:
+                shutil.copyfile(ASSETS / "example.jpg", temporary)
 
 
 def found() -> dict[str, Path]:
@@ -73,7 +88,7 @@ def resolve(name: str) -> Path | None:
         return BUNDLED[name]
     folders = found()
     if name in PUBLISHED:
-        cached = cached_folder(PUBLISHED[name])
+        cached = cached_folder(PUBLISHED[name].repo_id)
         for folder in (folders.get(name), download_folder(name), cached):
             if folder is not None and is_complete(folder):
                 return folder

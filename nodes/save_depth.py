@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import folder_paths
+import numpy as np
 from comfy_api.latest import io, ui
+from numpy.typing import NDArray
 
-from ..marigold_core import MarigoldError
+from ..marigold_core import MarigoldError, colorize
 from .saved_workflow import saved_workflow
 from .sockets import CATEGORY, Depth, DepthBatch, schema
 from .tensors import image_of, in_unit_range
@@ -59,11 +61,12 @@ class SaveDepth(io.ComfyNode):
         for number, one in enumerate(depth, counter):
             file = Path(folder) / f"{name}_{number:05}_{FORMATS[format]}"
             one.save(file, metadata=saved_workflow(cls))
-        shown = image_of(stretched(in_unit_range(one)) for one in depth)
+        # In color, so that nobody takes it for a picture of the other polarity.
+        shown = image_of(colorize(stretched(in_unit_range(one))) for one in depth)
         return io.NodeOutput(ui=ui.PreviewImage(shown, cls=cls))
 
 
-def stretched(values):
-    """The whole range of a map from black to white; a constant map stays as it is."""
+def stretched(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The values of a map over the whole of [0, 1]; a constant map stays as it is."""
     low, high = values.min(), values.max()
     return (values - low) / (high - low) if high > low else values

@@ -1,6 +1,6 @@
-"""What the ComfyUI nodes say of themselves, as ComfyUI's /object_info has it: node id -> info.
+"""The ComfyUI nodes as ComfyUI's /object_info has them: node id -> info.
 
-Told by the ComfyUI that COMFYUI_PATH names, or else by the stand-in beside the tests.
+Loaded in the ComfyUI that COMFYUI_PATH names, or else in the stand-in beside the tests.
 """
 
 from __future__ import annotations
@@ -18,3 +18,16 @@ node_diff = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(node_diff)
 
 NODES = node_diff.nodes_of(ROOT, Path(os.environ.get("COMFYUI_PATH", STAND_IN)))
+
+
+def inputs_of(node):
+    """Every input by its name: those of a dynamic combo's options as "combo.input"."""
+    inputs = {**node["input"].get("required", {}), **node["input"].get("optional", {})}
+    found = {}
+    for name, declared in inputs.items():
+        found[name] = declared
+        for option in declared[1].get("options", []) if len(declared) > 1 else []:
+            if isinstance(option, dict):
+                nested = option["inputs"].get("required", {})
+                found |= {f"{name}.{inner}": one for inner, one in nested.items()}
+    return found

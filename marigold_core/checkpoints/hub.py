@@ -214,21 +214,6 @@ def files_to_fetch(names: list[str], variant: str | None = None) -> list[str]:
     return sorted(set(wanted))
 
 
-def download_size(name: str, variant: str | None = None) -> int:
-    """The bytes of the files that `download` fetches. Asks the hub; raises CheckpointError."""
-    repo_id = repo_id_of(name)
-    if repo_id is None:
-        raise CheckpointError(f"{name!r} is no published checkpoint and no hub id (owner/name).")
-    from huggingface_hub import HfApi
-
-    try:
-        files = HfApi().model_info(repo_id, files_metadata=True).siblings or []
-    except Exception as error:  # the HTTP library beneath the hub differs between its versions
-        raise CheckpointError(download_failure(repo_id, error)) from error
-    wanted = set(files_to_fetch([file.rfilename for file in files], variant))
-    return sum(file.size or 0 for file in files if file.rfilename in wanted)
-
-
 def download(
     name: str,
     *,

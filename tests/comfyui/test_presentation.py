@@ -1,6 +1,6 @@
 """The help pages and translations cover every node, input and output, and nothing that is gone.
 
-After a change of the nodes' words: `PYTHONPATH=tests python docs/node_words.py`.
+After a change of the nodes' texts: `PYTHONPATH=tests python docs/node_words.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 import pytest
-from node_infos import NODES
+from node_infos import NODES, inputs_of
 
 ROOT = Path(__file__).parents[2]
 HELP = ROOT / "web" / "docs"
@@ -23,10 +23,6 @@ SCRIPTS = {
 }
 # Vue's message format would read these as its own in the names of nodes, inputs and outputs.
 RESERVED = re.compile(r"[{}@|$]")
-
-
-def inputs_of(node):
-    return {**node["input"].get("required", {}), **node["input"].get("optional", {})}
 
 
 def options_of(declared):
@@ -52,7 +48,9 @@ def test_every_node_input_and_output_is_translated(language):
     for name, node in NODES.items():
         words = translated[name]
         assert words.keys() == {"display_name", "description", "inputs", "outputs"}, name
-        assert list(words["inputs"]) == list(inputs_of(node)), name
+        # Its lookup has an underscore for the dot of a nested input.
+        keys = [slot.replace(".", "_") for slot in inputs_of(node)]
+        assert list(words["inputs"]) == keys, name
         # ComfyUI's frontend looks outputs up by their number.
         assert list(words["outputs"]) == [str(n) for n in range(len(node["output"]))], name
         slots = {**words["inputs"], **{f"output {n}": w for n, w in words["outputs"].items()}}
@@ -82,7 +80,8 @@ def test_english_says_what_the_nodes_say():
         assert words["display_name"] == node["display_name"]
         assert words["description"] == node["description"]
         for slot, declared in inputs_of(node).items():
-            assert words["inputs"][slot]["tooltip"] == options_of(declared)["tooltip"], slot
+            key = slot.replace(".", "_")
+            assert words["inputs"][key]["tooltip"] == options_of(declared)["tooltip"], slot
         for number, tooltip in enumerate(node["output_tooltips"]):
             assert words["outputs"][str(number)]["tooltip"] == tooltip, f"{name}, {number}"
 
@@ -97,7 +96,9 @@ def test_a_help_page_has_every_input_and_output_and_a_picture(name):
         for title, text in tables
     }
     inputs, node = inputs_of(NODES[name]), NODES[name]
-    assert rows["Inputs"] == [(slot, options_of(one)["tooltip"]) for slot, one in inputs.items()]
+    assert rows["Inputs"] == [
+        (slot.split(".")[-1], options_of(one)["tooltip"]) for slot, one in inputs.items()
+    ]
     outputs = zip(node["output_name"], node["output_tooltips"], strict=True)
     assert rows["Outputs"] == list(outputs)
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,8 @@ import trimesh
 from PIL import Image
 
 from marigold_core import read_depth
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("format", ["16-bit PNG", "32-bit EXR", "32-bit TIFF", "NPY"])
@@ -198,3 +201,10 @@ def test_distances_in_a_file_are_kept(run, comfy, error):
 
 def test_a_depth_file_that_is_gone(nodes):
     assert "'gone.exr'" in nodes["LoadDepth"].validate_inputs(file="gone.exr")
+
+
+def test_the_templates_open_a_picture_that_the_pack_places(nodes, comfy):
+    for file in (ROOT / "example_workflows").glob("*.json"):
+        for node in json.loads(file.read_text(encoding="utf-8"))["nodes"]:
+            if node["type"] == "LoadImage":
+                assert (comfy.root / "input" / node["widgets_values"][0]).is_file()
