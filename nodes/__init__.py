@@ -4,6 +4,7 @@ between ComfyUI and the engine; the engine computes."""
 from comfy_api.latest import ComfyExtension, io
 
 from ..marigold_core import Cancelled, CheckpointError, MarigoldError
+from ..marigold_core.memory import OutOfMemory
 from .colorize_depth import ColorizeDepth
 from .combine_depth import CombineDepth
 from .depth_from_geometry import DepthFromGeometry
@@ -45,6 +46,6 @@ async def comfy_entrypoint() -> MarigoldExtension:
     place_example()
     # The frontend shows an error's full type name in front of its message, and that of a pack's
     # class contains the path of the pack.
-    for error in (MarigoldError, CheckpointError, Cancelled):
+    for error in (MarigoldError, CheckpointError, Cancelled, OutOfMemory):
         error.__module__ = "builtins"
     return MarigoldExtension()

@@ -45,6 +45,7 @@ def comfy(pack, tmp_path):
     folder_paths.place(str(tmp_path))
     comfy.model_management.interrupt_current_processing(False)
     comfy.model_management.loaded.clear()
+    comfy.model_management.reserved.clear()
     comfy.utils.PROGRESS_BAR_HOOK = None
     return SimpleNamespace(
         model_management=comfy.model_management,

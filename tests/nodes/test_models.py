@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
+import subprocess
 import sys
+import time
 import weakref
 from pathlib import Path
 
 import pytest
 import torch
+
+from marigold_core.memory import VAE_ACTIVATIONS, unet_activations
 
 NANO = Path(__file__).parents[2] / "marigold_core" / "assets" / "nano"
 
@@ -152,3 +157,106 @@ def test_nothing_keeps_a_model_that_the_graph_let_go(run, image):
     del model
     gc.collect()
     assert networks() is None
+
+
+def test_comfyui_reserves_what_the_run_needs(run, model, comfy):
+    unet, vae = model.marigold.unet, model.marigold.vae
+    image = torch.rand(1, 64, 96, 3)
+    for members in (1, 4):
+        run("EstimateDepth", model=model, image=image, steps=1, predictions=members)
+    one, four = comfy.model_management.reserved
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    side = model.marigold.processing_resolution
+    latent = (side // factor) * (side * 2 // 3 // factor)
+    assert four >= 4 * unet_activations(unet, latent)
+    # Decoding one map takes more than denoising one member.
+    decoder = VAE_ACTIVATIONS * vae.config.block_out_channels[0] * latent * factor**2 * 4
+    assert one >= decoder > unet_activations(unet, latent)
+
+
+def test_out_of_memory_is_torchs_error_for_comfyui(run, model, image, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(model.marigold.unet, "forward", full)
+    # ComfyUI unloads all models and shows its tip for this class.
+    with pytest.raises(torch.OutOfMemoryError, match="lower processing_resolution") as raised:
+        run("EstimateDepth", model=model, image=image)
+    assert f"{type(raised.value).__module__}" == "builtins"
+
+
+def test_other_targets_of_marigold_are_not_listed(nodes, comfy):
+    for name, index in {
+        "normals": '{"_class_name": "MarigoldNormalsPipeline"}',
+        "iid": '{"_class_name": "MarigoldIntrinsicsPipeline", "target_properties": {}}',
+    }.items():
+        folder = comfy.root / "models" / "marigold" / name
+        folder.mkdir(parents=True)
+        (folder / "model_index.json").write_text(index)
+    assert not {"normals", "iid"} & set(options(nodes))
+
+
+def test_the_model_folder_is_made(nodes, comfy):
+    assert (comfy.root / "models" / "marigold").is_dir()
+
+
+# In place of the program that downloads: writes half of a file, then waits for the network.
+SLOW = """
+import sys, time, pathlib
+folder = pathlib.Path(sys.argv[3])
+(folder / "half").write_bytes(bytes(1000))
+(folder / "process").write_text(str(__import__("os").getpid()))
+time.sleep(60)
+"""
+FAILS = "import sys; print('huggingface.co cannot be reached'); sys.exit(1)"
+
+
+@pytest.fixture
+def downloads(pack, monkeypatch):
+    """The module that downloads, with the network allowed."""
+    import huggingface_hub.constants as constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    return sys.modules[f"{pack.__name__}.nodes.model_download"]
+
+
+def test_cancel_stops_a_download_and_keeps_what_has_arrived(comfy, downloads, monkeypatch):
+    shown = []
+
+    def cancel_at_1000(value, total, preview, node_id=None):
+        shown.append((value, total))
+        if value >= 1000:
+            comfy.model_management.interrupt_current_processing()
+
+    comfy.utils.PROGRESS_BAR_HOOK = cancel_at_1000
+    monkeypatch.setattr(downloads, "PROGRAM", SLOW)
+    folder = comfy.root / "models" / "marigold" / "v1-1"
+    began = time.monotonic()
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        downloads.download("v1-1", folder)
+    assert time.monotonic() - began < 20
+    assert shown[-1][0] >= 1000 and shown[-1][1] > 10**9
+    assert (folder / "half").stat().st_size == 1000
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((folder / "process").read_text()), 0)
+
+
+def test_a_failed_download_has_the_engines_message(comfy, downloads, monkeypatch, error):
+    monkeypatch.setattr(downloads, "PROGRAM", FAILS)
+    with pytest.raises(error, match="cannot be reached"):
+        downloads.download("v1-1", comfy.root / "models" / "marigold" / "v1-1")
+
+
+def test_the_download_program_runs_in_a_bare_python(comfy, downloads, error):
+    # Without the repository on its path, and offline: it has the engine's own message.
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    run = subprocess.run(
+        [sys.executable, "-c", downloads.PROGRAM, str(downloads.PACK), "v1-1", str(comfy.root)],
+        cwd=comfy.root, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 1 and "HF_HUB_OFFLINE" in run.stdout, run.stderr
+
+
+def test_a_downloaded_checkpoint_is_used_where_it_is(run, comfy, offline):
+    put(comfy.root / "models" / "marigold" / "v1-1")
+    assert run("LoadMarigold", checkpoint="v1-1")[0].name == "v1-1"

@@ -4,6 +4,7 @@ import torch
 
 interrupted = False
 loaded = []  # the patchers of each load_models_gpu, newest last
+reserved = []  # the memory_required of each
 
 
 class InterruptProcessingException(Exception):
@@ -44,6 +45,7 @@ def load_models_gpu(
     for patcher in models:
         patcher.model.to(patcher.load_device)
     loaded.append(models)
+    reserved.append(memory_required)
 
 
 def interrupt_current_processing(value=True):

@@ -1,0 +1,57 @@
+"""Every option of every combo runs, under torch.inference_mode as in ComfyUI."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+# Options whose effect is a download; LoadDepth's files are made by the test.
+NOT_HERE = {("LoadMarigold", "checkpoint"), ("LoadMarigold", "vae"), ("Depth", "checkpoint")}
+
+
+@pytest.fixture
+def sockets(run, model):
+    """A value for each type of socket."""
+    random = np.random.default_rng(0)
+    scene = np.tile(np.linspace(0.1, 0.9, 16), (12, 1))
+    members = [(scene * scale + random.normal(0, 0.01, scene.shape)) for scale in (0.8, 0.9, 1.0)]
+    image = torch.from_numpy(np.stack(members).astype(np.float32)).clamp(0, 1)
+    image = image[..., None].repeat(1, 1, 1, 3)
+    depth, predictions = run("DepthFromImage", image=image, batch="predictions of one picture").args
+    return {
+        "IMAGE": image[:1],
+        "MARIGOLD_MODEL": model,
+        "MARIGOLD_PREDICTIONS": predictions,
+        "MARIGOLD_DEPTH": depth,
+        "MOGE_GEOMETRY,DA3_GEOMETRY": {"depth": image[:1, ..., 0] + 1, "image": image[:1]},
+    }
+
+
+def combos(nodes):
+    """(node, input, option) of every combo and dynamic combo."""
+    for name, node in nodes.items():
+        for one in node.GET_SCHEMA().inputs:
+            options = one.options.get("options") or [o.key for o in getattr(one, "choices", [])]
+            if (name, one.id) not in NOT_HERE:
+                yield from ((name, one.id, option) for option in options)
+
+
+def test_every_option_of_every_combo(nodes, run, sockets):
+    run("SaveDepth", depth=sockets["MARIGOLD_DEPTH"], format="NPY", filename_prefix="a/depth")
+    cases = list(combos(nodes))
+    assert ("Ensemble", "method", "paper") in cases and len(cases) > 30
+    for name, slot, option in cases:
+        connected = {
+            one.id: sockets[one.io_type]
+            for one in nodes[name].GET_SCHEMA().inputs
+            if one.io_type in sockets
+        }
+        if name in ("EstimateDepth", "Depth"):
+            connected["steps"] = 1
+        if name == "LoadDepth" and slot != "file":
+            connected["file"] = "a/depth_00001_.npy [output]"
+        try:
+            run(name, **{**connected, slot: option})
+        except Exception as error:
+            raise AssertionError(f"{name} with {slot}={option}: {error}") from error
