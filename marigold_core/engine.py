@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers.utils.torch_utils import randn_tensor
 from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -309,6 +308,9 @@ class Marigold:
         return torch.zeros(shape, device=self.device)
 
     def _noise(self, shape: tuple[int, ...], generator: Generator | None) -> Tensor:
+        # Here, so that a program without diffusers (ComfyUI before install.py) can import this.
+        from diffusers.utils.torch_utils import randn_tensor
+
         return randn_tensor(shape, generator, self.device, torch.float32)
 
     @torch.inference_mode()

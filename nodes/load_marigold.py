@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,16 @@ from comfy_api.latest import io
 from ..marigold_core import MarigoldError, inspect_checkpoint, load_checkpoint
 from ..marigold_core.checkpoints.hub import TINY_VAE, cached_folder, is_complete
 from .managed_model import PRECISIONS, ManagedModel, precision
-from .model_download import download
+from .model_download import PACK, download
 from .model_folders import choices, download_folder, resolve
 from .sockets import Model, schema
 
 # Parameters of Stable Diffusion's VAE, whose latents TAESD encodes and decodes; nano's has 2 M.
 STABLE_DIFFUSION_VAE = 80_000_000
+INSTALL = (
+    "The package diffusers is missing. Run this command, then start ComfyUI again: "
+    f'"{sys.executable}" "{PACK / "install.py"}"'
+)
 
 
 class LoadMarigold(io.ComfyNode):
@@ -61,6 +67,8 @@ class LoadMarigold(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, checkpoint: str) -> bool | str:
         # Taking this argument also replaces ComfyUI's "value not in list".
+        if not find_spec("diffusers"):
+            return INSTALL
         try:
             resolve(checkpoint)
         except MarigoldError as error:

@@ -7,10 +7,10 @@ from typing import Any
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 
-from ..marigold_core import MarigoldError
 from .ensemble import UNCERTAINTY_SCALE
 from .estimate_depth import RESOLUTION, SEED, STEPS
-from .model_folders import choices, resolve
+from .load_marigold import LoadMarigold
+from .model_folders import choices
 from .normalize_depth import MODE_TOOLTIP, MODES, NEAR_IS_WHITE, OPTIONS
 from .sockets import CATEGORY, schema
 
@@ -60,11 +60,7 @@ class MarigoldDepth(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, checkpoint: str) -> bool | str:
-        try:
-            resolve(checkpoint)
-        except MarigoldError as error:
-            return str(error)
-        return True
+        return LoadMarigold.validate_inputs(checkpoint)
 
     @classmethod
     def execute(

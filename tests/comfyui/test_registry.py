@@ -16,6 +16,7 @@ SHIPPED = (
     "README.md",
     "pyproject.toml",
     "requirements.txt",
+    "install.py",
     "nodes/__init__.py",
     "marigold_core/engine.py",
     "marigold_core/assets/nano/unet/diffusion_pytorch_model.safetensors",

@@ -16,7 +16,9 @@ import torch
 
 from marigold_core.memory import VAE_ACTIVATIONS, unet_activations
 
-NANO = Path(__file__).parents[2] / "marigold_core" / "assets" / "nano"
+ROOT = Path(__file__).parents[2]
+NANO = ROOT / "marigold_core" / "assets" / "nano"
+STAND_IN = ROOT / "tests" / "comfyui" / "stand_in"
 
 
 @pytest.fixture
@@ -260,3 +262,28 @@ def test_the_download_program_runs_in_a_bare_python(comfy, downloads, error):
 def test_a_downloaded_checkpoint_is_used_where_it_is(run, comfy, offline):
     put(comfy.root / "models" / "marigold" / "v1-1")
     assert run("LoadMarigold", checkpoint="v1-1")[0].name == "v1-1"
+
+
+def test_without_diffusers_the_pack_loads_and_names_the_command(tmp_path):
+    # A fresh interpreter, because this one has imported diffusers.
+    code = f"""
+import asyncio, importlib.util, sys
+sys.modules["diffusers"] = None
+sys.path.insert(0, {str(STAND_IN)!r})
+spec = importlib.util.spec_from_file_location(
+    "pack", {str(ROOT / "__init__.py")!r}, submodule_search_locations=[{str(ROOT)!r}]
+)
+pack = sys.modules["pack"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(pack)
+import folder_paths
+folder_paths.place({str(tmp_path)!r})
+extension = asyncio.run(pack.comfy_entrypoint())
+sys.modules["pack.nodes.load_marigold"].find_spec = lambda name: None
+for node in asyncio.run(extension.get_node_list()):
+    if node.GET_SCHEMA().node_id in ("MarigoldKit_LoadMarigold", "MarigoldKit_Depth"):
+        print(node.validate_inputs("nano"))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    loader, one_node = run.stdout.splitlines()
+    assert loader == one_node and sys.executable in loader and loader.endswith('install.py"')
