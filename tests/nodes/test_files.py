@@ -191,7 +191,7 @@ def test_saved_depth_can_be_loaded(nodes, run, depth, format):
 
 def test_distances_in_a_file_are_kept(run, comfy, error):
     z = np.linspace(1, 40, 24, dtype=np.float32).reshape(4, 6)
-    (comfy.root / "input").mkdir()
+    (comfy.root / "input").mkdir(exist_ok=True)
     np.save(comfy.root / "input" / "lidar.npy", z)
     (loaded,) = run("LoadDepth", file="lidar.npy", kind="distance")[0]
     assert np.array_equal(loaded.depth, z) and not loaded.scale_invariant
