@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import folder_paths
+import numpy as np
 from comfy_api.latest import io
 
-from ..marigold_core import MarigoldError, read_depth
+from ..marigold_core import DepthMap, MarigoldError, read_depth
 from .sockets import CATEGORY, Depth, schema
 
 SUFFIXES = (".png", ".tif", ".tiff", ".exr", ".npy")
 MOST_FILES = 1000  # in the list; a folder of frames can hold more
+MOST_METRES = 65.535  # what 16 bits of millimetres hold
 
 
 class LoadDepth(io.ComfyNode):
@@ -37,7 +38,7 @@ class LoadDepth(io.ComfyNode):
                     options=["depth", "distance"],
                     default="depth",
                     tooltip="depth: relative depth, 0 = near, 1 = far, as Save Depth writes it. "
-                    "distance: metres or another unit.",
+                    "distance: metres or another unit; in a PNG, millimetres.",
                 ),
             ],
             outputs=[
@@ -60,8 +61,7 @@ class LoadDepth(io.ComfyNode):
     def execute(cls, file: str, kind: str) -> io.NodeOutput:
         depth = read_depth(folder_paths.get_annotated_filepath(file))
         if kind == "distance":
-            metric = replace(depth, scale_invariant=False, shift_invariant=False)
-            return io.NodeOutput([metric])
+            return io.NodeOutput([in_metres(depth, file)])
         inside = depth.depth if depth.mask is None else depth.depth[depth.mask]
         if inside.size and not (inside.min() >= 0 and inside.max() <= 1):
             raise MarigoldError(
@@ -69,6 +69,15 @@ class LoadDepth(io.ComfyNode):
                 "is 0 to 1; set kind to distance if these are distances."
             )
         return io.NodeOutput([depth])
+
+
+def in_metres(depth: DepthMap, file: str) -> DepthMap:
+    """The map as distances. In a PNG they are millimetres, and 0 is a pixel without one."""
+    values, mask = depth.depth, depth.mask
+    if Path(file.removesuffix(" [output]")).suffix.lower() == ".png":
+        mask = values > 0
+        values = values * np.float32(MOST_METRES)
+    return DepthMap(values, mask=mask, scale_invariant=False, shift_invariant=False)
 
 
 def files() -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 from comfy_api.latest import io, ui
 from numpy.typing import NDArray
 
-from ..marigold_core import MarigoldError, colorize
+from ..marigold_core import colorize
 from .saved_workflow import saved_workflow
 from .sockets import CATEGORY, Depth, DepthBatch, schema
 from .tensors import image_of, in_unit_range
@@ -34,8 +34,8 @@ class SaveDepth(io.ComfyNode):
                     "format",
                     options=list(FORMATS),
                     default="16-bit PNG",
-                    tooltip="EXR, TIFF and NPY keep 32-bit floats unchanged; depth in metres needs "
-                    "one of them. PNG and EXR contain the workflow.",
+                    tooltip="EXR, TIFF and NPY keep 32-bit floats unchanged. PNG holds 0 to 1, or "
+                    "metres as millimetres up to 65 m. PNG and EXR contain the workflow.",
                 ),
                 io.String.Input(
                     "filename_prefix",
@@ -49,11 +49,6 @@ class SaveDepth(io.ComfyNode):
 
     @classmethod
     def execute(cls, depth: DepthBatch, format: str, filename_prefix: str) -> io.NodeOutput:
-        if format == "16-bit PNG" and not all(one.scale_invariant for one in depth):
-            raise MarigoldError(
-                "This depth is in metres, and a 16-bit PNG holds 0 to 1 only; choose EXR, TIFF or "
-                "NPY, or use Normalize Depth and Save Image."
-            )
         height, width = depth[0].depth.shape
         folder, name, counter, _, _ = folder_paths.get_save_image_path(
             filename_prefix, folder_paths.get_output_directory(), width, height

@@ -81,9 +81,9 @@ def test_the_mask_of_a_file_without_alpha_is_no_mask(run, model, image):
     assert one.mask is None
 
 
-def test_metres_do_not_fit_a_png(run, refused):
-    depth = run("DepthFromImage", image=torch.full((1, 4, 6, 3), 7.0), kind="distance")[0]
-    assert "in metres" in refused("SaveDepth", depth=depth)
+def test_metres_that_do_not_fit_a_png(run, refused):
+    depth = run("DepthFromImage", image=torch.full((1, 4, 6, 3), 70.0), kind="distance")[0]
+    assert "EXR" in refused("SaveDepth", depth=depth)
 
 
 def test_maps_that_do_not_belong_together(run, refused, depth):

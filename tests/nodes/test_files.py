@@ -199,6 +199,17 @@ def test_distances_in_a_file_are_kept(run, comfy, error):
         run("LoadDepth", file="lidar.npy")
 
 
+@pytest.mark.parametrize("format", ["16-bit PNG", "32-bit TIFF"])
+def test_metres_are_saved_and_loaded(nodes, run, format):
+    z = torch.linspace(0.5, 40, 24).reshape(1, 4, 6, 1).repeat(1, 1, 1, 3)
+    depth = run("DepthFromImage", image=z, kind="distance")[0]
+    run("SaveDepth", depth=depth, format=format, filename_prefix="room")
+    (file,) = nodes["LoadDepth"].GET_SCHEMA().inputs[0].options["options"]
+    (loaded,) = run("LoadDepth", file=file, kind="distance")[0]
+    assert abs(loaded.depth - depth[0].depth).max() <= 0.0006
+    assert not loaded.scale_invariant
+
+
 def test_a_depth_file_that_is_gone(nodes):
     assert "'gone.exr'" in nodes["LoadDepth"].validate_inputs(file="gone.exr")
 
