@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 from training_runs import assert_identical, build_base, build_pictures, flags, weights
 
@@ -154,6 +156,30 @@ def files_may_not_grow_beyond(size: int):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["step", "recipe", "best", "x"]), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(JSON.map(json.dumps) | st.text(max_size=40), st.integers(0, 60))
+def test_what_is_read_of_a_damaged_state_is_sound_or_one_error(tmp_path_factory, text, cut):
+    file = tmp_path_factory.getbasetemp() / "state.json"
+    for content in (text, text[:cut]):
+        file.write_text(content, encoding="utf-8", errors="surrogatepass")
+        try:
+            progress = checkpointing.read_progress(file)
+        except ValueError:
+            continue
+        assert isinstance(progress["step"], int)
+        assert isinstance(progress["recipe"], dict)
 
 
 def test_two_runs_in_one_folder_are_refused(base, pictures, tmp_path, monkeypatch):
