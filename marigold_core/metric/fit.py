@@ -411,3 +411,19 @@ def _unit_of(ratio: float) -> str | None:
         if abs(math.log(ratio * metres)) < 0.08:
             return name
     return None
+
+
+def surely_wrong(depth_map: DepthMap, known: KnownDepths) -> NDArray[np.bool_]:
+    """(N,) bool: the known points that lie beyond twice the reach of the biweight about a map
+    that `fit_metric` made; where its uncertainty is wide, so is the reach."""
+    rows, columns = known.pixels(depth_map.depth.shape)  # type: ignore[arg-type]
+    at = depth_map.depth[rows, columns].astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        residuals = np.abs(np.log(at / known.metres))
+    found = np.isfinite(residuals)
+    if found.sum() < 3:
+        return np.zeros(len(known), bool)
+    sigma = np.full(len(known), 1.4826 * float(np.median(residuals[found])))
+    if depth_map.uncertainty is not None:
+        sigma = np.hypot(sigma, np.nan_to_num(depth_map.uncertainty[rows, columns] / at))
+    return found & (residuals > 2 * BIWEIGHT * np.maximum(sigma, 1e-3))
