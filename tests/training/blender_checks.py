@@ -170,14 +170,15 @@ def decorated_scene(folder: Path, folders: dict[str, str]) -> dict:
     renderer = Renderer(settings, 1)
     first = renderer.render(0)
     found = against_ray_casts(first)
-    counts = [len(bpy.context.scene.objects) - len(renderer.guests)]
+    held = ("objects", "meshes", "materials", "worlds", "images")
+    counts = [[len(getattr(bpy.data, name)) for name in held]]
     renderer.render(1)
-    counts.append(len(bpy.context.scene.objects) - len(renderer.guests))
     again = renderer.render(0)
+    counts.append([len(getattr(bpy.data, name)) for name in held])
     return {
         **found,
         "guests": len(renderer.guests),
-        "objects": counts,
+        "held": counts,
         "same": bool((first.image == again.image).all() and (first.depth == again.depth).all()),
         "maps": [n.image.name for n in bpy.context.scene.world.node_tree.nodes
                  if n.type == "TEX_ENVIRONMENT"],

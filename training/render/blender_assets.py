@@ -15,6 +15,7 @@ import numpy as np
 
 MAPS = (".exr", ".hdr")
 SAMPLING_RESOLUTION = 256
+WORLD = "RGB-D environment"
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
 
 
@@ -48,7 +49,10 @@ class EnvironmentLight:
 
     def apply(self, scene: bpy.types.Scene, rng: np.random.Generator, stops: float) -> None:
         """A map of the folder, turned anywhere, its strength off by N(0, stops)."""
-        world = bpy.data.worlds.new("environment")
+        before = bpy.data.worlds.get(WORLD)
+        if before is not None:
+            bpy.data.worlds.remove(before)
+        world = bpy.data.worlds.new(WORLD)
         scene.world = world
         world.use_nodes = True
         tree = world.node_tree

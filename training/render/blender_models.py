@@ -112,6 +112,17 @@ def stand(model: Model, foot: Point, angle: float, metre: float = 1.0) -> bpy.ty
     return thing
 
 
+def remove(thing: bpy.types.Object) -> None:
+    """Take a model out of the scene and of memory: hundreds may come and go in one opened file."""
+    mesh = thing.data
+    materials = [material for material in mesh.materials if material]
+    bpy.data.objects.remove(thing)
+    bpy.data.meshes.remove(mesh)
+    for material in materials:
+        if material.users == 0:
+            bpy.data.materials.remove(material)
+
+
 def drop_models(
     space: FreeSpace, world: World, models: list[Model], count: int, rng: np.random.Generator
 ) -> list[bpy.types.Object]:

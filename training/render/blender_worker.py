@@ -15,7 +15,7 @@ import numpy as np
 from .blender_assets import MAPS, PICTURES, EnvironmentLight, Textures, files_in, remove_suns
 from .blender_cameras import FreeSpace, Lenses, draw_view, scene_box, starts
 from .blender_lights import LightJitter
-from .blender_models import drop_models, read_models
+from .blender_models import drop_models, read_models, remove
 from .blender_render import Quality, render_sample
 from .blender_settings import Settings
 from .blender_solids import World
@@ -89,7 +89,7 @@ class Renderer:
         scene = bpy.context.scene
         self.textures.restore()
         for guest in self.guests:
-            bpy.data.objects.remove(guest)
+            remove(guest)
         self.guests = []
         if self.environments.files:
             self.environments.apply(scene, rng, self.settings.light_stops)
