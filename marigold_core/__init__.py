@@ -1,4 +1,4 @@
-"""Depth from one picture with Marigold's diffusion checkpoints.
+"""Depth, normals and intrinsic images from one picture with Marigold's diffusion checkpoints.
 
     from marigold_core import Marigold
     Marigold.from_pretrained("nano")("photo.jpg").save("depth.png")
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from .ensemble.normals import ensemble_normals
     from .ensemble.sequence import align_sequence
     from .errors import Cancelled, CheckpointError, MarigoldError
-    from .geometry import depth_to_mesh
+    from .geometry import depth_to_mesh, depth_to_normals
     from .images import read_image
+    from .intrinsics import IntrinsicImages
     from .mesh import Mesh, PointCloud
     from .metric.fit import MetricFit, fit_metric
     from .metric.hint_files import read_known_depths
     from .metric.hints import KnownDepths
+    from .normals import NormalMap
     from .options import Options
     from .progress import Progress
     from .targets import merge_predictions
@@ -39,17 +41,20 @@ _HOMES = {
     "CheckpointError": "errors",
     "CheckpointInfo": "checkpoints.inspection",
     "DepthMap": "depth",
+    "IntrinsicImages": "intrinsics",
     "KnownDepths": "metric.hints",
     "Marigold": "engine",
     "MarigoldError": "errors",
     "Mesh": "mesh",
     "MetricFit": "metric.fit",
+    "NormalMap": "normals",
     "Options": "options",
     "PointCloud": "mesh",
     "Progress": "progress",
     "align_sequence": "ensemble.sequence",
     "colorize": "depth",
     "depth_to_mesh": "geometry",
+    "depth_to_normals": "geometry",
     "ensemble_depth": "ensemble.depth",
     "ensemble_intrinsics": "ensemble.intrinsics",
     "ensemble_normals": "ensemble.normals",
@@ -69,17 +74,20 @@ __all__ = [
     "CheckpointError",
     "CheckpointInfo",
     "DepthMap",
+    "IntrinsicImages",
     "KnownDepths",
     "Marigold",
     "MarigoldError",
     "Mesh",
     "MetricFit",
+    "NormalMap",
     "Options",
     "PointCloud",
     "Progress",
     "align_sequence",
     "colorize",
     "depth_to_mesh",
+    "depth_to_normals",
     "ensemble_depth",
     "ensemble_intrinsics",
     "ensemble_normals",

@@ -11,11 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .colormaps import COLORMAPS, colorize
-from .depth_files import read_array, write_array, write_picture
+from .depth_files import read_array, to_16_bit, write_array, write_picture, write_uncertainty
 from .errors import MarigoldError
-from .geometry import FAR, FOV_DEGREES, MAX_VERTICES, NEAR, depth_to_mesh, depth_to_points
+from .geometry import (
+    FAR,
+    FOV_DEGREES,
+    MAX_VERTICES,
+    NEAR,
+    depth_to_mesh,
+    depth_to_normals,
+    depth_to_points,
+)
 from .images import read_image
 from .mesh import Mesh, PointCloud
+from .normals import NormalMap
 
 if TYPE_CHECKING:
     from .metric.fit import MetricFit
@@ -172,7 +181,7 @@ class DepthMap:
         if colormap is not None:
             write_picture(path, colorize(_unit_values(self.depth), colormap), metadata)
         elif _suffix(path) == ".png":
-            grey = self._millimetres() if self.is_metric else _to_16_bit(_unit_values(self.depth))
+            grey = self._millimetres() if self.is_metric else to_16_bit(_unit_values(self.depth))
             write_picture(path, grey, metadata)
         else:
             write_array(path, self.depth, metadata)
@@ -191,20 +200,7 @@ class DepthMap:
             raise MarigoldError(
                 "This depth map has no uncertainty; it takes an ensemble of two or more."
             )
-        if colormap is None and _suffix(path) != ".png":
-            write_array(path, self.uncertainty)
-            return 1.0
-        if scale is None:
-            used = self.uncertainty if self.mask is None else self.uncertainty[self.mask]
-            used = used[np.isfinite(used)]
-            # Where all members agree everywhere, all is sure, whatever the scale.
-            scale = float(np.percentile(used, 98) or used.max() or 1) if used.size else 1.0
-        elif not 0 < scale < np.inf:
-            raise MarigoldError(f"The uncertainty's scale is {scale}; it must be above 0.")
-        shown = np.nan_to_num(self.uncertainty / scale, nan=1.0).clip(0, 1)
-        picture = _to_16_bit(shown) if colormap is None else colorize(shown, colormap)
-        write_picture(path, picture)
-        return scale
+        return write_uncertainty(path, self.uncertainty, self.mask, colormap, scale)
 
     def mesh(
         self,
@@ -255,6 +251,21 @@ class DepthMap:
             far=far,
             mask=self.mask,
         )
+
+    def normals(
+        self,
+        *,
+        fov_degrees: float = FOV_DEGREES,
+        near: float | None = None,
+        far: float | None = None,
+    ) -> NormalMap:
+        """The normals of the surface that the depth describes, under its mask. near, far: as in
+        `mesh`; the rest as in `geometry.depth_to_normals`."""
+        near, far = self._near_and_far(near, far)
+        normals = depth_to_normals(
+            self.depth, fov_degrees=fov_degrees, near=near, far=far, mask=self.mask
+        )
+        return NormalMap(normals, mask=self.mask)
 
     def _near_and_far(
         self, near: float | None, far: float | None
@@ -394,10 +405,6 @@ def _unit_values(depth: Floats) -> NDArray[np.float32]:
             " (or save it as EXR, TIFF or NPY, which hold any number)."
         )
     return depth.clip(0, 1).astype(np.float32)
-
-
-def _to_16_bit(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    return np.rint(values.astype(np.float64) * 65535).astype(np.uint16)
 
 
 def _suffix(path: str | os.PathLike[str]) -> str:

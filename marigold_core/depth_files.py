@@ -1,4 +1,4 @@
-"""Depth arrays and pictures of them on disk; every file appears whole or not at all."""
+"""Maps and pictures of them on disk; every file appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from .colormaps import colorize
 from .errors import MarigoldError
 from .files import atomic_path, open_regular
 from .images import check_size, open_picture
+from .mesh import encode_png
 
 # The longest side that the format can hold.
 _PICTURE_SIDES = {".png": 2**31 - 1, ".jpg": 65500, ".jpeg": 65500, ".webp": 16383}
@@ -25,7 +27,7 @@ _EXR_TYPES: dict[int, Any] = {0: np.uint32, 1: np.float16, 2: np.float32}
 def write_picture(
     path: str | os.PathLike[str], picture: NDArray[Any], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """uint16 (H, W) as 16-bit grey .png, or uint8 (H, W, 3) as .png, .jpg, .jpeg, .webp.
+    """uint16 (H, W) or (H, W, 3) as 16-bit .png, or uint8 (H, W, 3) as .png, .jpg, .jpeg, .webp.
 
     metadata: name -> ASCII text, written as text chunks of a .png; other formats ignore it.
     """
@@ -46,7 +48,38 @@ def write_picture(
         for name, text in (metadata or {}).items():
             options["pnginfo"].add_text(name, text)
     with atomic_path(path) as temporary:
-        Image.fromarray(picture).save(temporary, **options)
+        if picture.dtype == np.uint16 and picture.ndim == 3:
+            temporary.write_bytes(encode_png(picture, metadata))
+        else:
+            Image.fromarray(picture).save(temporary, **options)
+
+
+def write_uncertainty(
+    path: str | os.PathLike[str],
+    uncertainty: NDArray[np.float32],
+    mask: NDArray[np.bool_] | None = None,
+    colormap: str | None = None,
+    scale: float | None = None,
+) -> float:
+    """Write an uncertainty (H, W); returns the scale. See `DepthMap.save_uncertainty`."""
+    if colormap is None and Path(path).suffix.lower() != ".png":
+        write_array(path, uncertainty)
+        return 1.0
+    if scale is None:
+        used = uncertainty if mask is None else uncertainty[mask]
+        used = used[np.isfinite(used)]
+        # Where all members agree everywhere, all is sure, whatever the scale.
+        scale = float(np.percentile(used, 98) or used.max() or 1) if used.size else 1.0
+    elif not 0 < scale < np.inf:
+        raise MarigoldError(f"The uncertainty's scale is {scale}; it must be above 0.")
+    shown = np.nan_to_num(uncertainty / scale, nan=1.0).clip(0, 1)
+    write_picture(path, to_16_bit(shown) if colormap is None else colorize(shown, colormap))
+    return scale
+
+
+def to_16_bit(values: NDArray[np.floating[Any]]) -> NDArray[np.uint16]:
+    """[0, 1] -> 0 to 65535, rounded."""
+    return np.rint(values.astype(np.float64) * 65535).astype(np.uint16)
 
 
 def write_array(
@@ -54,7 +87,7 @@ def write_array(
     values: NDArray[np.float32],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """float32 (H, W), bit for bit, as .tif, .tiff, .exr or .npy.
+    """float32 (H, W), bit for bit, as .tif, .tiff, .exr (channel Y) or .npy.
 
     metadata: name -> ASCII text, written as attributes of an .exr; other formats ignore it.
 
@@ -67,22 +100,41 @@ def write_array(
         with atomic_path(path) as temporary:
             Image.fromarray(values).save(temporary, compression="tiff_adobe_deflate")
     elif suffix == ".exr":
-        openexr = _openexr()
-        header = {
-            **(metadata or {}),
-            "compression": openexr.ZIP_COMPRESSION,
-            "type": openexr.scanlineimage,
-        }
-        with atomic_path(path) as temporary:
-            openexr.File(header, {"Y": values}).write(str(temporary))
+        write_exr(path, {"Y": values}, metadata)
     elif suffix == ".npy":
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.save(file, values, allow_pickle=False)
+        write_npy(path, values)
     else:
         raise MarigoldError(
             f"{path.name}: depth is written as .png (16-bit), .tif, .tiff, .exr or .npy (float32);"
             " 8-bit pictures (.png, .jpg, .jpeg, .webp) take a colour map."
         )
+
+
+def write_exr(
+    path: str | os.PathLike[str],
+    channels: Mapping[str, NDArray[np.float32]],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """float32 (H, W), or (H, W, 3) for three channels R, G, B, by name: one OpenEXR file.
+
+    A name with a dot is of a layer ("albedo.R"). metadata: name -> ASCII text, written as
+    attributes. Raises MarigoldError where OpenEXR is missing.
+    """
+    openexr = _openexr()
+    header = {
+        **(metadata or {}),
+        "compression": openexr.ZIP_COMPRESSION,
+        "type": openexr.scanlineimage,
+    }
+    stored = {name: np.ascontiguousarray(v, dtype=np.float32) for name, v in channels.items()}
+    with atomic_path(path) as temporary:
+        openexr.File(header, stored).write(str(temporary))
+
+
+def write_npy(path: str | os.PathLike[str], values: NDArray[np.float32]) -> None:
+    """A float32 array of any shape as .npy."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, values, allow_pickle=False)
 
 
 def read_array(path: str | os.PathLike[str]) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Marigold: a picture in, its depth out. Encode, denoise, decode, merge."""
+"""Marigold: a picture in; its depth, normals or intrinsic images out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from .checkpoints.loading import Checkpoint, load_checkpoint
 from .denoising import decode, denoise, encode, vae_factor
-from .depth import DepthMap
 from .diffusion import NoiseSchedule, SamplerTable, lcm_table
 from .errors import MarigoldError, MarigoldWarning
 from .images import read_mask, read_samples
@@ -26,22 +25,22 @@ from .memory import in_batches, vae_batch
 from .options import Options
 from .progress import Callback, Reporter, timed
 from .resize import processing_size, to_pixels
-from .targets import Target, depth_target, synchronize
+from .targets import WORDS, Target, depth_target, synchronize, target_of
 
 # Latent pixels. With nano on a CPU a preview takes 31 ms, at 24 it took 66: every step pays it.
 PREVIEW_SIDE = 16
 
 
 class Marigold:
-    """A loaded checkpoint, ready to estimate depth: `marigold(image)`.
+    """A loaded checkpoint, ready to run: `marigold(image)`.
 
     Made by `from_pretrained`, or around loaded networks. unet: diffusers' UNet2DConditionModel;
     vae: AutoencoderKL or AutoencoderTiny; they are used where they are and as they are.
     scheduler_config: a `scheduler_config.json`. text_embedding: (1, L, D) of the empty prompt.
     family: "ddim", "lcm", or "e2e", which starts from zeros instead of noise and takes one step.
     num_inference_steps, processing_resolution (pixels of the longer side), ensemble_size: what
-    None means in a call. target: what is estimated. device: where the tensors between the networks
-    are made; None is the U-Net's.
+    None means in a call. target: what is estimated, None is depth. device: where the tensors
+    between the networks are made; None is the U-Net's.
     """
 
     def __init__(
@@ -120,7 +119,7 @@ class Marigold:
             num_inference_steps=info.num_inference_steps,
             processing_resolution=info.processing_resolution,
             ensemble_size=info.ensemble_size,
-            target=depth_target(info.scale_invariant, info.shift_invariant),
+            target=target_of(info),
         )
 
     def to(
@@ -147,6 +146,14 @@ class Marigold:
         """Depth is known up to a shift; see `DepthMap`."""
         return self.target.shift_invariant
 
+    def expect(self, *targets: str) -> None:
+        """Raise MarigoldError unless the checkpoint estimates one of these: "depth", ..."""
+        if self.target.name not in targets:
+            raise MarigoldError(
+                f"This checkpoint estimates {WORDS[self.target.name]}, and a checkpoint for "
+                f"{' or '.join(WORDS[name] for name in targets)} is needed here; choose another."
+            )
+
     def latent_shape(
         self,
         height: int,
@@ -171,12 +178,13 @@ class Marigold:
         mask: Any = None,
         callback: Callback | None = None,
         **changes: Any,
-    ) -> DepthMap:
-        """Depth of one picture: float32 (H, W), 0 = near, 1 = far, at the picture's size.
+    ) -> Any:
+        """What the checkpoint estimates of one picture, at the picture's size.
 
-        `predict` followed by the target's merge; image, options, callback and changes as there.
-        mask: bool (H, W) at the picture's size, True = use this pixel; the other pixels are ignored
-        when members are aligned, and the mask is part of the result.
+        A `DepthMap` (float32 (H, W), 0 = near, 1 = far), a `NormalMap` or `IntrinsicImages`, by
+        the checkpoint's target. `predict` followed by the target's merge; image, options, callback
+        and changes as there. mask: bool (H, W) at the picture's size, True = use this pixel; the
+        other pixels are ignored when members are aligned, and the mask is part of the result.
 
         The result's `seconds` hold encode, denoise, decode, ensemble and resize; the device is
         waited for between these stages only. Raises MarigoldError as `predict` does.
@@ -185,6 +193,7 @@ class Marigold:
         picture = read_samples(image)
         size = picture.shape[0], picture.shape[1]
         used = None if mask is None else checked_mask(mask, size)
+        reduction = self.target.reduction(options.reduction)
         seconds: dict[str, float] = {}
         predictions = self.predict(picture, options, callback=callback, seconds=seconds)
         return self.target.merge(
@@ -193,7 +202,7 @@ class Marigold:
             mask=used,
             match_input_resolution=options.match_input_resolution,
             ensemble_method=options.ensemble_method,
-            reduction=options.reduction,
+            reduction=reduction,
             seconds=seconds,
         )
 
@@ -206,7 +215,10 @@ class Marigold:
         seconds: dict[str, float] | None = None,
         **changes: Any,
     ) -> Tensor:
-        """The ensemble's members, not yet aligned: float32 (N, h, w) in [0, 1] on the device.
+        """The ensemble's members, not yet aligned, float32 on the device.
+
+        Depth is (N, h, w) in [0, 1], normals are unit vectors (N, 3, h, w), intrinsic images
+        (N, T, 3, h, w) in [0, 1], a picture for each of the T latents.
 
         image: what `read_image` takes. options: the settings of the run; changes: fields of
         `Options` by name (num_inference_steps=4, ensemble_size=5, seed=0, ...), which take
@@ -317,10 +329,16 @@ class Marigold:
     def _maps(self, latents: Tensor) -> Tensor:
         """Latents (N, C, h, w) -> the target's maps (N, ..., H, W), still padded."""
         parts = self.target.latents
-        decoded = decode(
-            self.vae, rearrange(latents, "n (t c) h w -> (n t) c h w", t=parts), self.device
+        single = rearrange(latents, "n (t c) h w -> (n t) c h w", t=parts)
+        at_once = vae_batch(self._decoded_pixels(latents), self.device)
+        # Each latent is a picture of its own to the decoder, and takes as much memory as depth.
+        decoded = in_batches(
+            lambda part: decode(self.vae, single[part], self.device), len(single), at_once
         )
         return self.target.from_decoded(rearrange(decoded, "(n t) c h w -> n t c h w", t=parts))
+
+    def _decoded_pixels(self, latents: Tensor) -> int:
+        return latents[0, 0].numel() * vae_factor(self.vae) ** 2
 
     def _decode(self, latents: Tensor, steps_done: int, report: Reporter | None) -> Tensor:
         finite: list[Tensor] = []
@@ -329,10 +347,10 @@ class Marigold:
             maps = self._maps(latents[part])
             finite.append(maps.isfinite().all())
             if report:
-                report("decode", steps_done + part.stop, lambda: _shrunk(maps[-1]))
+                report("decode", steps_done + part.stop, lambda: self._shown(maps[-1]))
             return maps
 
-        pixels = latents[0, 0].numel() * vae_factor(self.vae) ** 2 * self.target.latents
+        pixels = self._decoded_pixels(latents) * self.target.latents
         predictions = in_batches(run, len(latents), vae_batch(pixels, self.device))
         if not torch.stack(finite).all():
             narrow = torch.float16 in (self.dtype, next(self.vae.parameters()).dtype)
@@ -356,19 +374,21 @@ class Marigold:
         # Nearest: averaged latents are weaker than any that the decoder has seen.
         shrink = max(1.0, max(latent.shape[-2:]) / PREVIEW_SIDE)
         small = [max(1, round(side / shrink)) for side in latent.shape[-2:]]
-        return _shrunk(self._maps(F.interpolate(latent, small, mode="nearest"))[0])
+        return self._shown(self._maps(F.interpolate(latent, small, mode="nearest"))[0])
+
+    def _shown(self, maps: Tensor) -> NDArray[np.float32]:
+        """One member's maps -> numpy (h, w) or (h, w, 3), at most PREVIEW_SIDE latent pixels."""
+        shown = self.target.preview(maps)
+        shrink = max(shown.shape[-2:]) / (8 * PREVIEW_SIDE)
+        if shrink > 1:
+            size = [max(1, round(side / shrink)) for side in shown.shape[-2:]]
+            shown = F.interpolate(rearrange(shown, "... h w -> 1 (...) h w"), size, mode="area")[0]
+            shown = shown if maps.ndim > 2 else shown[0]
+        shown = shown if shown.ndim == 2 else rearrange(shown, "c h w -> h w c")
+        return shown.float().cpu().numpy()
 
 
 Generator = torch.Generator | list[torch.Generator]
-
-
-def _shrunk(map: Tensor) -> NDArray[np.float32]:
-    """(h, w) on any device -> numpy, at most PREVIEW_SIDE latent pixels of 8 a side."""
-    shrink = max(map.shape) / (8 * PREVIEW_SIDE)
-    if shrink > 1:
-        size = [max(1, round(side / shrink)) for side in map.shape]
-        map = F.interpolate(map[None, None], size, mode="area")[0, 0]
-    return map.float().cpu().numpy()
 
 
 def checked_device(name: torch.device | str | None) -> torch.device:

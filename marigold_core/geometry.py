@@ -290,6 +290,60 @@ def depth_to_points(
     return PointCloud(points, colors)
 
 
+def depth_to_normals(
+    depth: Floats,
+    *,
+    fov_degrees: float = FOV_DEGREES,
+    near: float | None = NEAR,
+    far: float | None = FAR,
+    mask: NDArray[np.bool_] | None = None,
+) -> NDArray[np.float32]:
+    """Depth map (H, W) -> unit normals (H, W, 3) float32 of its surface, towards the camera.
+
+    Axes as Marigold's normals: x right, y up, z towards the viewer. near, far: as in `unproject`.
+    The tangents are the differences of the camera points to both neighbours, so that a plane gets
+    its exact normal; a neighbour across an edge (`default_tear_ratio`), outside the mask (bool
+    (H, W)) or not finite is left out, and a pixel without any faces the camera. Raises
+    MarigoldError.
+    """
+    depth = _depth_map(depth)
+    z = _distance(depth, near, far)
+    usable = np.isfinite(z) & (z > 0)
+    if mask is not None:
+        usable &= _checked_mask(mask, depth.shape)
+    height, width = depth.shape
+    z = np.where(usable, z, np.float32(1))
+    v, u = np.arange(height) + 0.5, np.arange(width) + 0.5
+    points = _points(z, v, u, depth.shape, fov_degrees)
+    ratio = np.float32(default_tear_ratio(height, width, fov_degrees))
+    down, right = (_tangents(points, usable, ratio, axis) for axis in (0, 1))
+    # Towards the camera in OpenCV's axes; then y and z turn round.
+    normals = np.cross(down, right)
+    length = np.linalg.norm(normals, axis=2, keepdims=True)
+    # Scaled before it is compared: the tangents of a thumbnail and of a large map differ a lot.
+    faces = length > 1e-6 * np.linalg.norm(down, axis=2, keepdims=True) * np.linalg.norm(
+        right, axis=2, keepdims=True
+    )
+    towards = -points / np.linalg.norm(points, axis=2, keepdims=True)
+    normals = np.where(faces, normals / np.where(faces, length, 1), towards)
+    return (normals * (1, -1, -1)).astype(np.float32)
+
+
+def _tangents(
+    points: NDArray[np.float32], usable: NDArray[np.bool_], ratio: np.float32, axis: int
+) -> NDArray[np.float64]:
+    """The mean difference of each point to its neighbours along an axis, 0 where there is none."""
+    before, after = (np.s_[:-1], np.s_[1:]) if axis == 0 else (np.s_[:, :-1], np.s_[:, 1:])
+    near, far = points[before][..., 2], points[after][..., 2]
+    joined = usable[before] & usable[after]
+    joined &= np.maximum(near, far) <= np.minimum(near, far) * ratio
+    step = np.diff(points.astype(np.float64), axis=axis) * joined[..., None]
+    total = np.zeros(points.shape)
+    total[before] += step
+    total[after] += step
+    return total
+
+
 def _exif_degrees(height: int, width: int, exif: Mapping[str, float]) -> float | None:
     longer, shorter = max(height, width), min(height, width)
     # A turned picture keeps its longer side, so that orientation does not matter here.

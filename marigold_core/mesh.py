@@ -137,20 +137,31 @@ def mesh_files(path: Path, texture_suffix: str = ".png") -> list[Path]:
     return [path, path.with_suffix(".mtl"), texture]
 
 
-def encode_png(picture: NDArray[np.uint8]) -> bytes:
-    """(H, W, 3) uint8 -> the bytes of an RGB PNG. (Blender's Python has no Pillow.)"""
+def encode_png(
+    picture: NDArray[np.uint8] | NDArray[np.uint16], metadata: Mapping[str, str] | None = None
+) -> bytes:
+    """(H, W, 3) uint8 or uint16 -> the bytes of an RGB PNG of 8 or 16 bits.
+
+    Blender's Python has no Pillow, and Pillow writes no 16-bit colours. metadata: name -> ASCII
+    text, as text chunks.
+    """
     height, width, _ = picture.shape
+    depth = picture.dtype.itemsize
+    samples = np.ascontiguousarray(picture, picture.dtype.newbyteorder(">"))
+    stored = samples.view(np.uint8).reshape(height, width, 3 * depth)
     # Filter 1, each pixel less its left neighbour: photographs shrink by about a third more.
-    lines = np.empty((height, 1 + 3 * width), dtype=np.uint8)
+    lines = np.empty((height, 1 + 3 * depth * width), dtype=np.uint8)
     lines[:, 0] = 1
-    lines[:, 1:4] = picture[:, 0]
-    lines[:, 4:] = (picture[:, 1:] - picture[:, :-1]).reshape(height, -1)
+    lines[:, 1 : 1 + 3 * depth] = stored[:, 0]
+    lines[:, 1 + 3 * depth :] = (stored[:, 1:] - stored[:, :-1]).reshape(height, -1)
 
     def chunk(name: bytes, data: bytes) -> bytes:
         checksum = zlib.crc32(data, zlib.crc32(name))
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", checksum)
 
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * depth, 2, 0, 0, 0))
+    for name, text in (metadata or {}).items():
+        header += chunk(b"tEXt", name.encode("ascii") + b"\0" + text.encode("ascii"))
     body = chunk(b"IDAT", zlib.compress(lines.tobytes(), 6))
     return PNG_SIGNATURE + header + body + chunk(b"IEND", b"")
 

@@ -10,7 +10,7 @@ from .errors import MarigoldError
 
 SPACINGS = ("trailing", "leading", "linspace")
 METHODS = ("closed_form", "paper")
-REDUCTIONS = ("median", "mean")
+REDUCTIONS = ("median", "mean", "closest")
 MOST_STEPS = 1000
 MOST_MEMBERS = 1024
 MOST_PIXELS = 16384  # of a side; a U-Net of this size needs more memory than any device has
@@ -34,7 +34,9 @@ class Options:
     timestep_spacing: "trailing" (None), "leading" (to reproduce old results) or "linspace".
 
     match_input_resolution: False leaves the result at the processing resolution.
-    ensemble_method, reduction: how members are merged, see `ensemble_depth`.
+    reduction: how members are merged, None is the target's own: "median" or "mean" for depth and
+    intrinsic images, "closest" or "mean" for normals; see `ensemble_depth`, `ensemble_normals` and
+    `ensemble_intrinsics`. ensemble_method: how depth is aligned, see `ensemble_depth`.
 
     Raises MarigoldError that names the field.
     """
@@ -49,7 +51,7 @@ class Options:
     timestep_spacing: str | None = None
     match_input_resolution: bool = True
     ensemble_method: str = "closed_form"
-    reduction: str = "median"
+    reduction: str | None = None
 
     def __post_init__(self) -> None:
         _whole_number("num_inference_steps", self.num_inference_steps, 1, MOST_STEPS)
@@ -64,13 +66,15 @@ class Options:
                 f"match_input_resolution is {self.match_input_resolution!r}; use True or False."
             )
         for name, words in (
-            ("timestep_spacing", SPACINGS),
+            ("timestep_spacing", (None, *SPACINGS)),
             ("ensemble_method", METHODS),
-            ("reduction", REDUCTIONS),
+            ("reduction", (None, *REDUCTIONS)),
         ):
             value = getattr(self, name)
-            if value not in words and not (value is None and name == "timestep_spacing"):
-                raise MarigoldError(f"{name} is {value!r}; use one of {', '.join(words)}.")
+            if value not in words:
+                raise MarigoldError(
+                    f"{name} is {value!r}; use one of {', '.join(filter(None, words))}."
+                )
 
 
 def _whole_number(name: str, value: Any, least: int, most: int) -> None:

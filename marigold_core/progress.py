@@ -21,8 +21,9 @@ class Progress:
 
     stage: "denoise" or "decode". step: of `total`, one for each member and step and one for each
     member decoded, so that a single bar can show a whole run; it never decreases. preview(): one
-    member as it is estimated now, float32 (h, w) in [0, 1], at most 128 pixels a side, of the
-    padded picture's shape; in "denoise" it costs a small decoding, so call it only to show it.
+    member as it is estimated now, float32 in [0, 1], (h, w) for depth and (h, w, 3) for normals (as
+    colours) and intrinsic images (the first of them), at most 128 pixels a side, of the padded
+    picture's shape; in "denoise" it costs a small decoding, so call it only to show it.
     """
 
     stage: str

@@ -50,11 +50,16 @@ def to_pixels(image: np.ndarray, size: tuple[int, int], multiple: int) -> Tensor
 
 
 def resize_map(values: Tensor, size: tuple[int, int]) -> Tensor:
-    """(h, w) float -> (H, W) float32 on the CPU, bilinear without antialiasing, as diffusers."""
+    """(..., h, w) float -> (..., H, W) float32 on the CPU.
+
+    Bilinear without antialiasing, as diffusers.
+    """
     values = values.float().cpu()
-    if values.shape == size:
+    if values.shape[-2:] == size:
         return values
-    return F.interpolate(values[None, None], size, mode="bilinear")[0, 0]
+    flat = values.reshape(1, -1, *values.shape[-2:])
+    resized = F.interpolate(flat, size, mode="bilinear")
+    return resized.reshape(*values.shape[:-2], *size)
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> Tensor:

@@ -108,6 +108,7 @@ def estimate(
     Every picture starts from the same noise: frames of a clip stay alike, and a picture's depth
     does not depend on its place in the batch.
     """
+    model.marigold.expect("depth")
     images = pictures(image)
     used = masks(mask, images)
     height, width = images[0].shape[:2]

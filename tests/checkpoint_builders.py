@@ -53,7 +53,33 @@ V1_1 = {
     "default_denoising_steps": 4,
     "default_processing_resolution": 768,
 }
+NORMALS = {"_class_name": "MarigoldNormalsPipeline", "prediction_type": "normals"}
+DEFAULTS = {"default_denoising_steps": 4, "default_processing_resolution": 768}
+APPEARANCE = {
+    "target_names": ["albedo", "material"],
+    "albedo": {"prediction_space": "srgb"},
+    "material": {
+        "prediction_space": "stack",
+        "sub_target_names": ["roughness", "metallicity", None],
+    },
+    "roughness": {"prediction_space": "linear"},
+    "metallicity": {"prediction_space": "linear"},
+}
+LIGHTING = {
+    "target_names": ["albedo", "shading", "residual"],
+    "albedo": {"prediction_space": "linear"},
+    "shading": {"prediction_space": "linear", "up_to_scale": True},
+    "residual": {"prediction_space": "linear", "up_to_scale": True},
+}
+INTRINSICS = {"_class_name": "MarigoldIntrinsicsPipeline", "prediction_type": "intrinsics"}
 NOTHING = [None, None]
+END_TO_END = {
+    "_class_name": "StableDiffusionPipeline",
+    "safety_checker": NOTHING,
+    "feature_extractor": NOTHING,
+    "image_encoder": NOTHING,
+    "requires_safety_checker": False,
+}
 
 # name: (model_index.json without its components, scheduler_config.json)
 FAMILIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -80,19 +106,35 @@ FAMILIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         LCM,
     ),
     "e2e": (
-        {
-            "_class_name": "StableDiffusionPipeline",
-            "safety_checker": NOTHING,
-            "feature_extractor": NOTHING,
-            "image_encoder": NOTHING,
-            "requires_safety_checker": False,
-        },
+        END_TO_END,
         DDIM | {"timestep_spacing": "trailing", "rescale_betas_zero_snr": False},
     ),
     "scale-only": (V1_1 | {"shift_invariant": False}, DDIM | ZERO_SNR),
     "metric": (V1_1 | {"shift_invariant": False, "scale_invariant": False}, DDIM | ZERO_SNR),
     "epsilon": (V1_1, DDIM | {"timestep_spacing": "trailing", "prediction_type": "epsilon"}),
     "sample": (V1_1, DDIM | {"timestep_spacing": "trailing", "prediction_type": "sample"}),
+    "normals-v1-1": (NORMALS | DEFAULTS | {"use_full_z_range": True}, DDIM | ZERO_SNR),
+    "normals-v0-1": (
+        {
+            "_class_name": "MarigoldPipeline",
+            "use_full_z_range": True,
+            "default_denoising_steps": 10,
+            "default_processing_resolution": 768,
+        },
+        DDIM | {"timestep_spacing": "leading", "rescale_betas_zero_snr": False},
+    ),
+    "normals-lcm": (NORMALS | DEFAULTS | {"default_denoising_steps": 1}, LCM),
+    # Nothing but the name of its folder says that it is one of normals.
+    "normals-e2e": (
+        END_TO_END,
+        DDIM | {"timestep_spacing": "trailing", "rescale_betas_zero_snr": False},
+    ),
+    "normals-half-z": (NORMALS | DEFAULTS | {"use_full_z_range": False}, DDIM | ZERO_SNR),
+    "iid-appearance": (
+        INTRINSICS | DEFAULTS | {"target_properties": APPEARANCE},
+        DDIM | ZERO_SNR,
+    ),
+    "iid-lighting": (INTRINSICS | DEFAULTS | {"target_properties": LIGHTING}, DDIM | ZERO_SNR),
 }
 
 
@@ -101,9 +143,10 @@ def build_checkpoint(
 ) -> Path:
     """Write a checkpoint of one of FAMILIES; variant "fp16" writes only such files."""
     index, scheduler = FAMILIES[family]
+    latents = len(index.get("target_properties", {}).get("target_names", ["one"]))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        unet, vae = tiny_unet(), tiny_vae()
+        unet, vae = tiny_unet(4 * (latents + 1), 4 * latents), tiny_vae()
     for network, part in ((unet, "unet"), (vae, "vae")):
         network = network.half() if variant == "fp16" else network
         network.save_pretrained(folder / part, variant=variant)
@@ -301,22 +344,43 @@ BROKEN: dict[str, tuple[Any, tuple[str, ...]]] = {
         lambda f: replace_unet(f, in_channels=12, out_channels=8),
         ("unet/diffusion_pytorch_model.safetensors", "12 in_channels"),
     ),
-    "intrinsic images": (
+    "intrinsic images without names": (
         lambda f: edit_json(f / "model_index.json", target_properties={"albedo": {}}),
-        ("model_index.json", "intrinsic images"),
+        ("model_index.json", "target_names"),
     ),
-    "normals": (
-        lambda f: edit_json(f / "model_index.json", prediction_type="normals"),
-        ("model_index.json", "normals"),
-    ),
-    "old normals": (
+    "intrinsic images in another space": (
         lambda f: edit_json(
             f / "model_index.json",
-            _class_name="MarigoldPipeline",
-            prediction_type=...,
-            use_full_z_range=True,
+            target_properties=APPEARANCE | {"albedo": {"prediction_space": "acescg"}},
         ),
-        ("model_index.json", "normals"),
+        ("model_index.json", "albedo", "prediction_space", "acescg"),
+    ),
+    "a map that would be written elsewhere": (
+        lambda f: edit_json(
+            f / "model_index.json", target_properties={"target_names": ["../../albedo"]}
+        ),
+        ("model_index.json", "target_names", "letters"),
+    ),
+    "two maps of one name": (
+        lambda f: edit_json(
+            f / "model_index.json", target_properties={"target_names": ["albedo", "Albedo"]}
+        ),
+        ("model_index.json", "albedo"),
+    ),
+    "a stack of nothing": (
+        lambda f: edit_json(
+            f / "model_index.json",
+            target_properties=APPEARANCE | {"material": {"prediction_space": "stack"}},
+        ),
+        ("model_index.json", "material"),
+    ),
+    "intrinsic images of another number": (
+        lambda f: edit_json(f / "model_index.json", target_properties=APPEARANCE),
+        ("unet/diffusion_pytorch_model.safetensors", "8 in_channels", "intrinsics has 12"),
+    ),
+    "another prediction": (
+        lambda f: edit_json(f / "model_index.json", prediction_type="disparity"),
+        ("model_index.json", "disparity", "depth, normals and intrinsic images"),
     ),
     "Lotus": (
         lambda f: replace_unet(

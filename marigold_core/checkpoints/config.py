@@ -78,6 +78,13 @@ def several(field: Field, most: int = 16) -> Field:
 NULL = one_of(None)
 FLAG = one_of(True, False)
 TEXT = Field("a text of at most 100 letters", lambda v: isinstance(v, str) and len(v) <= 100)
+# Of a map; it becomes part of file names.
+NAME = Field(
+    "a name of 1 to 32 letters, digits, _ and -",
+    lambda value: (
+        isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,32}", value) is not None
+    ),
+)
 ANYTHING = Field("anything", lambda value: True)
 # Wide enough for any published network, and narrow enough that a network of nothing but the
 # largest values is described within seconds.
@@ -213,9 +220,16 @@ MODEL_INDEX: Schema = {
     "shift_invariant": either(NULL, FLAG),
     "prediction_type": either(NULL, TEXT),
     "target_properties": ANYTHING,
-    "use_full_z_range": ANYTHING,
+    "use_full_z_range": either(NULL, FLAG),
     # [library, class] of each component; only whether it is there is read.
     **dict.fromkeys(("unet", "vae", "scheduler", "text_encoder", "image_encoder"), ANYTHING),
+}
+# What model_index.json says about intrinsic images: the latents, and under each map's name this.
+TARGET_PROPERTIES: Schema = {"target_names": several(NAME, 8)}
+TARGET_PROPERTY: Schema = {
+    "prediction_space": one_of("srgb", "linear", "stack"),
+    "sub_target_names": either(NULL, several(either(NULL, NAME), 3)),
+    "up_to_scale": either(NULL, FLAG),
 }
 
 

@@ -14,14 +14,13 @@ from typing import Any
 
 from ..diffusion import NoiseSchedule
 from ..errors import CheckpointError, MarigoldError
-from .config import SCHEDULER, checked, read_json
+from ..intrinsics import IntrinsicMap
+from .config import SCHEDULER, TARGET_PROPERTIES, TARGET_PROPERTY, checked, read_json
 from .hub import is_used
 from .networks import Component
 
-# Targets that the engine decodes: input channels (picture and target latents) and output channels
-# of the U-Net. A latent has 4 channels; intrinsic images have one for each map.
-CHANNELS: dict[str, tuple[int, int]] = {"depth": (8, 4)}
-SUPPORTED = f"only Marigold checkpoints for {' and '.join(CHANNELS)} can be used."
+SUPPORTED = "only Marigold checkpoints for depth, normals and intrinsic images can be used."
+LATENT_CHANNELS = 4
 # Schedulers of one and the same noise process: only their betas and prediction type matter here.
 DDIM_SCHEDULERS = ("DDIMScheduler", "DDPMScheduler", "PNDMScheduler")
 TASK_EMBEDDINGS = ("class_embed_type", "num_class_embeds", "addition_embed_type")
@@ -48,25 +47,21 @@ class Facts:
         return next((key for key in TASK_EMBEDDINGS if self.unet.get(key) is not None), None)
 
 
-# (target, whether the facts say so, which fact), in the order in which they are asked.
-TARGETS: tuple[tuple[str, Callable[[Facts], bool], str], ...] = (
+# (target, whether the facts say so), in the order in which they are asked.
+TARGETS: tuple[tuple[str, Callable[[Facts], bool]], ...] = (
     (
-        "intrinsic images",
-        lambda f: "target_properties" in f.index or "Intrinsics" in f.class_name,
-        "model_index.json says so (target_properties, or its class)",
+        "intrinsics",
+        lambda f: f.index.get("target_properties") is not None or f.prediction == "intrinsics"
+        or "Intrinsics" in f.class_name,
     ),
     (
         "normals",
         lambda f: f.prediction == "normals" or "use_full_z_range" in f.index
         or "Normals" in f.class_name,
-        "model_index.json says so (prediction_type, use_full_z_range, or its class)",
     ),
-    (
-        "normals",
-        lambda f: f.prediction is None and "normals" in f.words,
-        "its name says so",
-    ),
-    ("depth", lambda f: f.prediction in (None, "depth"), "model_index.json says nothing else"),
+    # End-to-end checkpoints say it in their names alone.
+    ("normals", lambda f: f.prediction is None and "normals" in f.words),
+    ("depth", lambda f: f.prediction in (None, "depth")),
 )  # fmt: skip
 # Networks with other inputs than Marigold's.
 RELATIVES: tuple[tuple[Callable[[Facts], bool], Callable[[Facts], str]], ...] = (
@@ -88,31 +83,76 @@ RELATIVES: tuple[tuple[Callable[[Facts], bool], Callable[[Facts], str]], ...] = 
 
 
 def target_of(name: str, index: Mapping[str, Any], unet: Mapping[str, Any]) -> str:
-    """What a checkpoint estimates: a name of CHANNELS. Raises CheckpointError for all else.
+    """What a checkpoint estimates: "depth", "normals" or "intrinsics".
 
     name: as the user gave it. index: model_index.json, empty without one. unet: its config.json.
+    Raises CheckpointError for all else.
     """
     words = frozenset(re.split(r"[^a-z0-9]+", Path(name).name.lower()))
     facts = Facts(index, unet, words)
-    found = next(((target, why) for target, is_it, why in TARGETS if is_it(facts)), None)
-    if found is None:
+    target = next((target for target, is_it in TARGETS if is_it(facts)), None)
+    if target is None:
         raise CheckpointError(
             f"model_index.json says prediction_type {facts.prediction!r}; {SUPPORTED}"
         )
     for is_relative, fact in RELATIVES:
         if is_relative(facts):
             raise CheckpointError(f"{fact(facts)}; {SUPPORTED}")
-    target, why = found
-    if target not in CHANNELS:
-        raise CheckpointError(f"{name} estimates {target}, not depth: {why}; {SUPPORTED}")
     return target
 
 
-def check_channels(unet: Component, target: str) -> None:
-    """Check the channels of a target's U-Net, in its configuration and in its tensors."""
+def maps_of(index: Mapping[str, Any]) -> tuple[IntrinsicMap, ...]:
+    """The intrinsic images that target_properties of model_index.json describes, in its order.
+
+    `target_names` are the latents. One in the prediction_space "stack" holds up to three grey maps,
+    its `sub_target_names`; each map's own properties stand under its name. Raises CheckpointError.
+    """
+    label = "model_index.json's target_properties"
+    properties = index.get("target_properties")
+    if not isinstance(properties, dict) or "target_names" not in properties:
+        raise CheckpointError(
+            f"{label} has no target_names: which map each latent holds is unknown; "
+            "download the checkpoint again."
+        )
+    maps: list[IntrinsicMap] = []
+    for latent, name in enumerate(checked(properties, TARGET_PROPERTIES, label)["target_names"]):
+        facts = _map_properties(properties, name, label)
+        stacked = facts.get("prediction_space") == "stack"
+        parts = facts.get("sub_target_names") or () if stacked else (name,)
+        named = [(number, part) for number, part in enumerate(parts) if part is not None]
+        if not named:
+            raise CheckpointError(f"{label} names no map in {name!r}; download it again.")
+        for channel, part in named:
+            own = _map_properties(properties, part, label)
+            space = own.get("prediction_space", "srgb")
+            if space == "stack" and stacked:
+                raise CheckpointError(f"{label} has a stack within a stack, {part!r}.")
+            up_to_scale = own.get("up_to_scale") is True
+            maps.append(
+                IntrinsicMap(part, latent, channel if stacked else None, space, up_to_scale)
+            )
+    names = [one.name.lower() for one in maps]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise CheckpointError(f"{label} has two maps with the name {twice[0]!r}.")
+    return tuple(maps)
+
+
+def _map_properties(properties: Mapping[str, Any], name: str, label: str) -> dict[str, Any]:
+    found = properties.get(name) or {}
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{label} has {found!r} for {name}; it must be a JSON object.")
+    return checked(found, TARGET_PROPERTY, f"{label} for {name}")
+
+
+def check_channels(unet: Component, target: str, latents: int) -> None:
+    """Check the channels of a U-Net that denoises so many latents beside the picture's.
+
+    In its configuration and in its tensors. Raises CheckpointError.
+    """
     for name, option, axis, wanted in (
-        ("conv_in.weight", "in_channels", 1, CHANNELS[target][0]),
-        ("conv_out.weight", "out_channels", 0, CHANNELS[target][1]),
+        ("conv_in.weight", "in_channels", 1, (1 + latents) * LATENT_CHANNELS),
+        ("conv_out.weight", "out_channels", 0, latents * LATENT_CHANNELS),
     ):
         label, tensor = unet.weights.label, unet.weights.tensors.get(name)
         if tensor is None or len(tensor.shape) != 4:
@@ -126,7 +166,7 @@ def check_channels(unet: Component, target: str) -> None:
         if stored != wanted:
             raise CheckpointError(
                 f"{label} has {stored} {option}; a Marigold U-Net for {target} has {wanted} "
-                "(4 for each latent; the picture's and the target's go in)."
+                f"({LATENT_CHANNELS} for each latent; the picture's and the target's go in)."
             )
 
 

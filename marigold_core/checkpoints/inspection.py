@@ -14,28 +14,30 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError
+from ..intrinsics import IntrinsicMap
 from .config import MODEL_INDEX, checked, read_json
 from .empty_prompt import FILE_NAME as EMBEDDING_FILE
 from .empty_prompt import no_text_message
-from .families import check_channels, sampler_of, target_of
+from .families import LATENT_CHANNELS, check_channels, maps_of, sampler_of, target_of
 from .hub import PARTS, commit_of, locate
 from .networks import AUTOENCODERS, UNETS, Component, find_component, torch_dtype
 from .weights import Weights
 
 RESOLUTION = 768
 SCALING_FACTOR = 0.18215  # Stable Diffusion's, where vae/config.json does not say
-LATENT_CHANNELS = 4
 
 
 @dataclass(frozen=True)
 class CheckpointInfo:
     """What a checkpoint's JSON files and weight headers say.
 
-    target: what it estimates ("depth"). family: "ddim", "lcm", or "e2e" (fine-tuned end to end:
-    zeros for noise, one step, no ensemble). num_inference_steps, processing_resolution (pixels of
-    the longer side), ensemble_size: the checkpoint's own defaults. scale_invariant,
+    target: what it estimates, "depth", "normals" or "intrinsics". family: "ddim", "lcm", or "e2e"
+    (fine-tuned end to end: zeros for noise, one step, no ensemble). num_inference_steps,
+    processing_resolution (pixels of the longer side), ensemble_size: its defaults. scale_invariant,
     shift_invariant: both true is affine-invariant depth, shift alone false is depth up to scale,
-    both false is metric. commit: of the hub's repository, None for other folders.
+    both false is metric. full_z_range: false for normals whose z is decoded to [0, 1]. maps: the
+    intrinsic images, empty for other targets. commit: of the hub's repository, None for other
+    folders.
     folders: where each part lies; components: "unet", "vae" and, where it is still needed,
     "text_encoder".
     """
@@ -51,6 +53,8 @@ class CheckpointInfo:
     ensemble_size: int
     scale_invariant: bool
     shift_invariant: bool
+    full_z_range: bool
+    maps: tuple[IntrinsicMap, ...]
     scheduler: dict[str, Any]
     scaling_factor: float
     text_width: int
@@ -111,7 +115,7 @@ def inspect_checkpoint(
         )
     if lacking:
         raise CheckpointError(f"{lacking[0]}/ is missing in {root}; copy or download it again.")
-    components, target = find_components(str(name), index, folders, variant, dtype)
+    components, target, maps = find_components(str(name), index, folders, variant, dtype)
     if variant is not None and all(c.weights.variant != variant for c in components.values()):
         raise CheckpointError(f"{root} has no {variant!r} weights; leave variant out.")
     text = embedding_folder(root, folders)
@@ -136,6 +140,8 @@ def inspect_checkpoint(
         ensemble_size=1,
         scale_invariant=index.get("scale_invariant") is not False,
         shift_invariant=index.get("shift_invariant") is not False,
+        full_z_range=index.get("use_full_z_range") is not False,
+        maps=maps,
         scheduler=scheduler,
         scaling_factor=scaling_factor(components["vae"]),
         text_width=components["unet"].config.get("cross_attention_dim", 1280),
@@ -165,7 +171,7 @@ def find_parts(root: Path) -> tuple[dict[str, Path], dict[str, Any]]:
 def is_marigold(folders: Mapping[str, Path]) -> bool:
     """Whether a base is a Marigold: plain Stable Diffusion says nothing about what came of it."""
     config = folders["unet"] / "config.json" if "unet" in folders else None
-    return config is not None and read_json(config).get("in_channels") == 8
+    return config is not None and read_json(config).get("in_channels") in (8, 12, 16)
 
 
 def find_components(
@@ -174,16 +180,17 @@ def find_components(
     folders: Mapping[str, Path],
     variant: str | None,
     dtype: torch.dtype | str | None,
-) -> tuple[dict[str, Component], str]:
-    """The U-Net and the VAE, each config.json read once; and what they estimate."""
+) -> tuple[dict[str, Component], str, tuple[IntrinsicMap, ...]]:
+    """The U-Net and the VAE, each config.json read once; the target; the intrinsic images."""
     half = torch_dtype(dtype, "cpu") == torch.float16
     content = read_json(folders["unet"] / "config.json")
     target = target_of(name, index, content)
     unet = find_component(
         folders["unet"], UNETS, variant=variant, prefer_half=half, content=content
     )
-    check_channels(unet, target)
-    return {"unet": unet, "vae": find_vae(folders["vae"], variant, half)}, target
+    maps = maps_of(index) if target == "intrinsics" else ()
+    check_channels(unet, target, maps[-1].latent + 1 if maps else 1)
+    return {"unet": unet, "vae": find_vae(folders["vae"], variant, half)}, target, maps
 
 
 def find_vae(folder: Path, variant: str | None = None, prefer_half: bool = False) -> Component:

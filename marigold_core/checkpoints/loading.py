@@ -20,8 +20,9 @@ from .networks import load_network, torch_dtype
 class Checkpoint:
     """A loaded checkpoint: networks in inference mode, on one device, in one dtype.
 
-    unet: diffusers' UNet2DConditionModel, 8 -> 4 channels. vae: AutoencoderKL or AutoencoderTiny.
-    text_embedding: (1, 2, D) of the empty prompt, in the networks' dtype and on their device.
+    unet: diffusers' UNet2DConditionModel, with 4 channels for each latent. vae: AutoencoderKL or
+    AutoencoderTiny. text_embedding: (1, 2, D) of the empty prompt, in the networks' dtype and on
+    their device.
     """
 
     info: CheckpointInfo

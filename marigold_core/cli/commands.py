@@ -29,6 +29,7 @@ from .outputs import Outputs
 from .reporting import FAILED, NOTHING_DONE, complain, count, readable_size, say, stages
 
 if TYPE_CHECKING:
+    from ..checkpoints.inspection import CheckpointInfo
     from ..engine import Marigold
     from ..progress import Progress
 
@@ -70,6 +71,7 @@ def estimate_depth(arguments: argparse.Namespace) -> int:
     if not waiting:
         return 0
     marigold = _load(arguments)
+    marigold.expect("depth")
     several = len(waiting) > 1
     # disable=None: bars belong on a terminal, not in a log.
     with tqdm(waiting, unit="picture", leave=False, disable=None if several else True) as bar:
@@ -119,7 +121,9 @@ def build_mesh(arguments: argparse.Namespace) -> int:
         mask = read_mask(arguments.mask) if arguments.mask else None
         depth_map = _depth_from_file(arguments) if arguments.depth else None
     if depth_map is None:
-        depth_map = _predict(_load(arguments), image, picture.name, mask, arguments)
+        marigold = _load(arguments)
+        marigold.expect("depth")
+        depth_map = _predict(marigold, image, picture.name, mask, arguments)
         seconds |= depth_map.seconds
     if mask is not None:
         both = mask if depth_map.mask is None else _overlap(mask, depth_map)
@@ -173,15 +177,11 @@ def describe_checkpoint(arguments: argparse.Namespace) -> int:
         revision=arguments.revision,
         local_files_only=True,
     )
-    if info.scale_invariant:
-        depth = "up to a scale and a shift" if info.shift_invariant else "up to a scale"
-    else:
-        depth = "metric"
     facts = {
         "folder": info.folder,
         **({"commit": info.commit} if info.commit else {}),
         "family": info.family + (f" ({info.class_name})" if info.class_name else ""),
-        "depth": depth,
+        "estimates": _estimated(info),
         "steps": info.num_inference_steps,
         "resolution": info.processing_resolution,
         "scheduler": f"{info.scheduler.get('_class_name')},"
@@ -196,6 +196,19 @@ def describe_checkpoint(arguments: argparse.Namespace) -> int:
     for fact, value in facts.items():
         say(f"{fact + ':':<14}{printable(value)}")
     return 0
+
+
+def _estimated(info: CheckpointInfo) -> str:
+    if info.target == "normals":
+        return "normals"
+    if info.target == "intrinsics":
+        return ", ".join(
+            f"{one.name} ({one.space}{', up to a scale' if one.up_to_scale else ''})"
+            for one in info.maps
+        )
+    if not info.scale_invariant:
+        return "metric depth"
+    return f"depth up to {'a scale and a shift' if info.shift_invariant else 'a scale'}"
 
 
 def _verify(folder: Path) -> str:

@@ -94,6 +94,7 @@ class Session:
         _check_names(settings, OPTIONS)
         options = Options(**settings)
         marigold = self._load(model, report)
+        marigold.expect("depth")
         report("encode")
         depth_map = marigold(
             _given("image", image, arrays),
@@ -154,6 +155,7 @@ class Session:
             "checkpoint": model["checkpoint"],
             "device": str(self._marigold.device),
             "dtype": str(self._marigold.dtype).removeprefix("torch."),
+            "target": self._marigold.target.name,
             "family": self._marigold.family,
             "num_inference_steps": self._marigold.num_inference_steps,
             "processing_resolution": self._marigold.processing_resolution,

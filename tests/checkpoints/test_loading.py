@@ -30,6 +30,7 @@ from marigold_core.checkpoints.inspection import inspect_checkpoint
 from marigold_core.checkpoints.loading import load_checkpoint
 from marigold_core.checkpoints.weights import read_header, variant_files
 from marigold_core.errors import CheckpointError, MarigoldError
+from marigold_core.intrinsics import IntrinsicMap
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.usefixtures("user_cache")
@@ -44,14 +45,24 @@ EXPECTED = {  # family, steps, resolution, scale-invariant, shift-invariant
     "metric": ("ddim", 4, 768, False, False),
     "epsilon": ("ddim", 4, 768, True, True),
     "sample": ("ddim", 4, 768, True, True),
+    "normals-v1-1": ("ddim", 4, 768, True, True),
+    "normals-v0-1": ("ddim", 10, 768, True, True),
+    "normals-lcm": ("lcm", 1, 768, True, True),
+    "normals-e2e": ("e2e", 1, 768, True, True),
+    "normals-half-z": ("ddim", 4, 768, True, True),
+    "iid-appearance": ("ddim", 4, 768, True, True),
+    "iid-lighting": ("ddim", 4, 768, True, True),
 }
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_layout_is_described_and_loaded(tmp_path, family):
-    folder = build_checkpoint(tmp_path / "checkpoint", family)
+    folder = build_checkpoint(tmp_path / f"marigold-{family}", family)
     checkpoint = load_checkpoint(folder)
     info = checkpoint.info
+    kinds = {"normals": "normals", "iid": "intrinsics"}
+    assert info.target == kinds.get(family.split("-")[0], "depth")
+    assert info.full_z_range == (family != "normals-half-z")
     described = (
         info.family,
         info.num_inference_steps,
@@ -110,10 +121,25 @@ def test_the_name_tells_normals_that_say_nothing_else(built, tmp_path):
     edit_json(
         folder / "model_index.json", _class_name="StableDiffusionPipeline", prediction_type=...
     )
-    with pytest.raises(CheckpointError, match="normals"):
-        inspect_checkpoint(folder)
+    info = inspect_checkpoint(folder)
+    assert (info.target, info.family) == ("normals", "e2e")
     moved = folder.rename(tmp_path / "abnormals")
-    assert inspect_checkpoint(moved).family == "e2e"
+    assert inspect_checkpoint(moved).target == "depth"
+
+
+def test_intrinsic_images_are_described_in_the_checkpoints_order(tmp_path):
+    appearance = inspect_checkpoint(build_checkpoint(tmp_path / "a", "iid-appearance"))
+    assert appearance.maps == (
+        IntrinsicMap("albedo", 0, None, "srgb"),
+        IntrinsicMap("roughness", 1, 0, "linear"),
+        IntrinsicMap("metallicity", 1, 1, "linear"),
+    )
+    lighting = inspect_checkpoint(build_checkpoint(tmp_path / "b", "iid-lighting"))
+    assert lighting.maps == (
+        IntrinsicMap("albedo", 0, None, "linear"),
+        IntrinsicMap("shading", 1, None, "linear", up_to_scale=True),
+        IntrinsicMap("residual", 2, None, "linear", up_to_scale=True),
+    )
 
 
 def test_what_it_advises_for_pickles_works(folder):

@@ -35,6 +35,9 @@ class Engine:
         cls.loaded.append((name, options))
         return cls()
 
+    def expect(self, *targets):
+        assert "depth" in targets
+
     def __call__(self, image, options, *, mask, callback):
         self.called.append(options)
         self.masks.append(mask)
