@@ -176,8 +176,11 @@ def models(archive: Path, output: Path) -> tuple[list[dict[str, Any]], int]:
             found += [described(entry, stem) for entry in catalogue(text)]
             for member in packed.namelist():
                 path = PurePosixPath(member)
-                if len(path.parts) != 3 or ".." in path.parts or not path.suffix:
+                # catalogue/model/file; icons and translations lie higher.
+                if len(path.parts) != 3 or not path.suffix:
                     continue
+                if path.is_absolute() or ".." in path.parts:
+                    sys.exit(f"{archive}: {member} would be written outside {output}")
                 body = packed.read(member)
                 write(output / "models" / stem / path, body)
                 if path.suffix.lower() in PICTURES and len(body) >= SMALLEST_TEXTURE:

@@ -211,6 +211,8 @@ def train_vae(args: argparse.Namespace) -> AutoencoderKL:
     windows = Windows(args)
     photographs = validation_pictures(args.val_data)
 
+    if photographs:
+        tqdm.write(f"step 0: {peak_signal(vae, photographs):.2f} dB")
     bar = tqdm(range(args.steps), desc="vae")
     for step in bar:
         rgb, depth = (part.to(args.device) for part in windows.batch(step))

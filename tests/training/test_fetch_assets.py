@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
+import zipfile
 
 import fetch_assets
 import pytest
@@ -68,3 +70,35 @@ def test_without_its_client_an_archive_can_be_handed_over(tmp_path):
     archive = fetch_assets.Archive("a.tgz", "0" * 64, ("no-such-client-7",), "https://page.example")
     with pytest.raises(SystemExit, match=r"Download a\.tgz from https://page\.example"):
         fetch_assets.fetch(archive, tmp_path)
+
+
+@pytest.mark.parametrize("member", ["../up/away.jpg", "/etc/away.jpg"])
+def test_a_file_outside_the_folder_is_refused(tmp_path, monkeypatch, member):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("PluginFurnitureCatalog.properties", CATALOGUE)
+        archive.writestr(member, b"x" * 5000)
+    monkeypatch.setattr(
+        fetch_assets, "debian_files", lambda _: [("usr/Made.sh3f", packed.getvalue())]
+    )
+    with pytest.raises(SystemExit, match="outside"):
+        fetch_assets.models(tmp_path / "a.deb", tmp_path / "out")
+
+
+def test_models_and_their_textures_are_unpacked(tmp_path, monkeypatch):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("PluginFurnitureCatalog.properties", CATALOGUE)
+        archive.writestr("made/desk.png", b"an icon" * 1000)
+        archive.writestr("made/desk/desk.obj", b"v 0 0 0")
+        archive.writestr("made/desk/wood.jpg", b"x" * 5000)
+        archive.writestr("made/desk/dot.jpg", b"x")
+    files = [("usr/readme", b""), ("usr/Made.sh3f", packed.getvalue())]
+    monkeypatch.setattr(fetch_assets, "debian_files", lambda _: files)
+    found, textures = fetch_assets.models(tmp_path / "a.deb", tmp_path)
+    assert [model["name"] for model in found] == ["Desk", "Lamp"] and textures == 1
+    assert (tmp_path / "models" / found[0]["file"]).read_bytes() == b"v 0 0 0"
+    assert json.loads((tmp_path / "models" / "models.json").read_text()) == found
+    assert [f.name for f in (tmp_path / "textures").iterdir()] == ["Made-desk-wood.jpg"]
+    words = fetch_assets.credits_of(found)
+    assert "Somebody, Somebody else." in words and "Poly Haven" in words and "Scopia" in words
