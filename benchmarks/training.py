@@ -6,11 +6,11 @@
 
 The plain loop is the released one in short: float32, micro-batches of 2, for each of them two
 runs of the VAE's encoder (picture and depth), noise, the U-Net, Adam. Ours takes both latents from
-the cache that finetune.py writes (filling it is printed apart: it is paid once, and the plain loop
-pays it in every epoch). All variants see the same samples and, but for larger micro-batches, the
-same noise; they take turns, one optimiser step each, from the same weights. The table's loss is
-the mean over these steps. Memory is what a process of its own has at most: reserved by torch
-on CUDA, resident on the CPU.
+the cache that finetune.py writes (filling it is printed separately: it takes this time once, and
+the plain loop takes it in every epoch). All variants see the same samples and, but for larger
+micro-batches, the same noise; they take turns, one optimiser step each, from the same weights. The
+table's loss is the mean over these steps. Memory is what a separate process has at most: reserved
+by torch on CUDA, resident on the CPU.
 """
 
 from __future__ import annotations

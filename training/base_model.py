@@ -132,7 +132,7 @@ def widen_conv_in(unet: UNet2DConditionModel) -> UNet2DConditionModel:
 
 def set_dropout(unet: Any, share: float) -> None:
     """Leave out this share of the features in the residual blocks while training (DDPM, appendix
-    B). The configuration stays as it was: what is trained has no dropout when it samples."""
+    B). The configuration is not changed: the checkpoint has no dropout when it samples."""
     for module in unet.modules():
         if isinstance(module, ResnetBlock2D):
             module.dropout.p = share

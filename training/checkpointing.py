@@ -64,7 +64,7 @@ def save_state(
                 write_averaged(ema, writing / AVERAGED)
             content = {"step": step, "recipe": fingerprint(recipe), **progress}
             (writing / PROGRESS).write_text(json.dumps(content, indent=2))
-    # torch and safetensors have their own exceptions for a disk that refuses.
+    # torch and safetensors have their own exceptions for a full disk.
     except Exception as error:
         problem = f"{type(error).__name__}: {error}"
     accelerator.wait_for_everyone()

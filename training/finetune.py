@@ -51,7 +51,7 @@ from marigold_core import Marigold
 from marigold_core.errors import MarigoldError, is_out_of_memory
 from marigold_core.files import exit_on_sigterm
 
-# After so many steps in a row without a finite loss the weights are past saving.
+# After so many steps in a row without a finite loss the weights do not recover.
 BAD_STEPS = 10
 
 

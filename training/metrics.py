@@ -113,8 +113,8 @@ def fitted(
 
     fit: "least_squares": the scale and shift of least squared error (the protocol);
         "disparity": the same between the prediction and 1 / truth, for checkpoints that predict
-        inverse depth, and back; "median": equal median and mean deviation from it, which wild
-        pixels move less (MiDaS, Ranftl et al. 2020, eq. 5); "scale": of least squared
+        inverse depth, and back; "median": equal median and mean deviation from it, which outliers
+        change less (MiDaS, Ranftl et al. 2020, eq. 5); "scale": of least squared
         error without a shift; "none": metric already.
     fit_columns: the fit sees no more than so many columns, the nearest ones: ETH3D's protocol.
     """
@@ -149,10 +149,10 @@ def fitted(
 def boundary_f1(depth: Map, truth: Map, valid: Mask) -> float:
     """Scale-invariant boundary F1 of Depth Pro (Bochkovskii et al. 2024), in [0, 1].
 
-    Two neighbours stand on a boundary where one is more than t times as deep as the other. For
-    each t the F1 of predicted and true boundaries, direction for direction, is averaged with the
-    weight t. On dense truth this is the published number; pairs with an invalid pixel are left
-    out here. NaN without a true boundary. Sparse truth (laser points) has few pairs: no use.
+    There is a boundary between two neighbours where one is more than t times as deep as the other.
+    For each t the F1 of predicted and true boundaries, direction for direction, is averaged with
+    the weight t. On dense truth this is the published number; pairs with an invalid pixel are left
+    out here. NaN without a true boundary. Sparse truth (laser points) has too few pairs for it.
     """
     sides = []
     for near, far in (

@@ -1,7 +1,8 @@
 """Predictions of a checkpoint over many settings, kept on disk so that a run can be continued.
 
 A file is named by what it depends on: the weights, the setting, the resolution and the picture's
-own pixels. A checkpoint trained on, or a picture changed, under the same name is a new one here.
+own pixels. So a checkpoint that was trained further, or a picture that was changed, under the same
+name is predicted again.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ class Predictor:
             members = None
             for setting, depth in kept.items():
                 if depth is None:
-                    # Always as many as the largest needs: a batch's size moves the last digits.
+                    # As many as the largest needs: the size of a batch changes the last digits.
                     if members is None:
                         members = self._members(picture, max(group, key=lambda s: s.members))
                     depth = self._merge(members, setting)
@@ -119,7 +120,8 @@ class Predictor:
     ) -> NDArray[np.float32]:
         """True depth (H, W) as the training's target, encoded, decoded and at its size again.
 
-        A U-Net without any error would predict this. Holes count as far: of use on dense truth.
+        A U-Net without any error would predict this. Invalid pixels count as far, so it needs dense
+        truth.
         """
         far = np.where(valid, depth, np.float32(np.inf))
         target = normalize_depth(far, mode="percentile", percentiles=(2, 98), mask=valid)

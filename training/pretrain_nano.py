@@ -42,6 +42,7 @@ from nano_text import write_nano_text_encoder
 from torch import Tensor
 from tqdm import tqdm
 
+from marigold_core.checkpoints.checksums import write_checksums
 from marigold_core.files import atomic_path
 
 TEXT_WIDTH = 32
@@ -330,6 +331,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         vae.save_pretrained(args.output / "vae")
     else:
         write_base(vae, args)
+    write_checksums(args.output)
     print(f"wrote {args.output} after {(time.monotonic() - start) / 60:.1f} minutes")
 
 

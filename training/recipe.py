@@ -16,7 +16,7 @@ import yaml  # type: ignore[import-untyped]
 
 from marigold_core.errors import MarigoldError
 
-# What may change between a run and its continuation: none of it touches a weight.
+# Options that may change when a run is resumed: none of them changes a weight.
 FREE_TO_CHANGE = frozenset(
     "config output resume cpu workers cache save_every keep tensorboard wandb steps card_licence"
     " check_data".split()
@@ -131,7 +131,7 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def read_recipe(description: str | None, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The flags, over those of `--config`. Raises MarigoldError for what makes no sense."""
+    """The flags, over those of `--config`. Raises MarigoldError for values that cannot be used."""
     parser = build_parser(description)
     recipe = parser.parse_args(argv)
     if recipe.config is not None:
@@ -224,10 +224,10 @@ def check(recipe: argparse.Namespace) -> None:
 
 
 def default_fingerprint() -> dict[str, str]:
-    """What a run did that began before an option existed: each option's default."""
+    """The values of options that did not exist when a run began: their defaults."""
     return fingerprint(build_parser(None).parse_args([]))
 
 
 def fingerprint(recipe: argparse.Namespace) -> dict[str, str]:
-    """What a continued run must agree on."""
+    """The options that a resumed run must have in common with the one that it continues."""
     return {k: str(v) for k, v in sorted(vars(recipe).items()) if k not in FREE_TO_CHANGE}

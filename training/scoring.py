@@ -63,7 +63,7 @@ class Processes(NamedTuple):
 
 
 TRIVIAL = (Case("constant", (), ""), Case("ramp", (), ""))
-# What a checkpoint's U-Net would score that made no error at all.
+# What a U-Net without any error would score with the checkpoint's VAE.
 CEILING = Case("truth through the VAE", (), "")
 
 
@@ -141,7 +141,7 @@ def score_set(
     rules: Rules,
     processes: Processes,
 ) -> list[Row]:
-    """A row for each picture, in order; one that cannot be read or predicted does not stop it."""
+    """A row for each picture, in order; one that cannot be read or predicted has its error."""
     rows = []
     mine = range(processes.rank, len(dataset), processes.total)
     for index in tqdm(mine, desc=rules.title, unit="picture", disable=processes.rank > 0):

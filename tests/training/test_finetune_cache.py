@@ -129,6 +129,8 @@ def test_another_vae_other_data_or_another_kind_is_another_cache(base, pictures,
     assert folder(flip=False) != first
     assert folder(invalid="far") != first
     (pictures / "worker.log").write_text("a renderer's words")
+    (pictures / ".a.png.marigold-part").mkdir()
+    (pictures / ".a.png.marigold-part" / "a.png").write_text("half a file of a killed program")
     assert folder() == first
     copied = tmp_path / "copy"
     shutil.copytree(base.folder, copied)

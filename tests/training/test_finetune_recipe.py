@@ -56,7 +56,7 @@ def test_every_config_is_a_recipe_and_flags_override_it(file):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("stepz: 3", "'stepz', which is no flag"),
+        ("stepz: 3", "'stepz', which is not a flag"),
         ("steps: many", "steps to 'many', which it cannot be"),
         ("steps: 2.5", "steps to 2.5, which it cannot be"),
         ("flip: 1", "must be true or false"),

@@ -123,8 +123,8 @@ class BenchmarkSet(SampleDataset):
         return self.rows[index][0]
 
     def _picture(self, file: Path) -> NDArray[np.float32]:
-        """(H, W, 3) as stored, which the depth beside it is aligned to: the authors' loader knows
-        nothing of EXIF rotation, which a camera may have written (ETH3D)."""
+        """(H, W, 3) as stored, to which the depth beside it is aligned: the authors' loader ignores
+        EXIF rotation, which a camera may have written (ETH3D)."""
         try:
             return read_image(np.asarray(open_picture(file)))
         except MarigoldError as error:

@@ -1,4 +1,4 @@
-"""Depth files of any data set as the numbers they hold, before a unit or a range means anything."""
+"""Depth files of any data set as the numbers they hold, without units."""
 
 from __future__ import annotations
 

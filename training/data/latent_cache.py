@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from marigold_core.checkpoints.checksums import is_hidden
 from marigold_core.checkpoints.weights import read_header
 from marigold_core.denoising import encode
 from marigold_core.errors import MarigoldError
@@ -61,7 +62,7 @@ class LatentCache(Dataset[LatentSample]):
             index = json.loads(file.read_text())
             self.left_out: dict[str, str] = dict(index["left_out"])
             self.samples = [(int(n), int(h), int(w)) for n, h, w in index["samples"]]
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise MarigoldError(
                 f"{file} is damaged ({error}); delete it, and the next run writes it again."
             ) from error
@@ -134,8 +135,11 @@ def data_fingerprint(spec: str) -> str:
     root = Path(where).expanduser()
     root = root.parent if root.is_file() else root  # a manifest's paths are relative to it
     for file in sorted(p for p in root.rglob("*") if p.is_file() and p.suffix != ".log"):
+        relative = file.relative_to(root)
+        if is_hidden(relative):  # a half-written file of a killed program, a file manager's notes
+            continue
         status = file.stat()
-        known = (file.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns)
+        known = (relative.as_posix(), status.st_size, status.st_mtime_ns)
         digest.update(repr(known).encode())
     return digest.hexdigest()
 
