@@ -8,6 +8,8 @@ from typing import Any
 
 import bpy
 
+import marigold_core
+
 from .engine_parts import MarigoldError
 from .engine_process import EngineProcess, Job
 from .environment import environment_python, environment_state
@@ -15,6 +17,9 @@ from .environment import environment_python, environment_state
 PACKAGE = (__package__ or "").rpartition(".")[0]  # the add-on's own
 # The unpacked copy in the zip; in a clone the clone's own engine is used.
 ENGINE = Path(__file__).parents[1] / "engine" / "marigold_core"
+EXAMPLE = (
+    ENGINE if ENGINE.is_dir() else Path(marigold_core.__file__).parent
+) / "assets/example.jpg"
 
 _engine: EngineProcess | None = None
 
@@ -63,8 +68,14 @@ def chosen_python() -> str:
             "The engine needs a Python of its own; choose or make one in the add-on's preferences,"
             " or give a depth file."
         )
-    if not Path(python).exists():
-        raise MarigoldError(f"There is no Python at {python}; see the add-on's preferences.")
+    if Path(python).is_dir():  # an environment's folder: its Python is meant
+        inside = ("bin/python", "Scripts/python.exe", "python.exe", ".venv/bin/python")
+        found = (Path(python) / name for name in inside)
+        python = str(next((path for path in found if path.is_file()), python))
+    if not Path(python).is_file():
+        raise MarigoldError(
+            f"There is no Python at {python}; choose one in the add-on's preferences."
+        )
     return python
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import bpy
 import numpy as np
+from mathutils import Vector
 from numpy.typing import NDArray
 
 from ..backend.engine_parts import FAR, FOV_DEGREES, NEAR
@@ -19,12 +20,17 @@ from .grid_mesh import grid_mesh
 from .matched_camera import matched_camera
 from .picture import background_image, image_pixels
 from .picture_material import picture_material
-from .shape_inputs import add_shape
+from .shape_inputs import add_shape, get_input, set_inputs
 
 # Custom properties of the object that later operators read.
-ROWS, COLUMNS, SIZE, SECONDS = (
+ROWS, COLUMNS, SIZE, SECONDS, SOURCES = (
     "marigold_rows", "marigold_columns", "marigold_size", "marigold_build_seconds",
+    "marigold_sources",  # the paths of the picture and of the depth file
 )  # fmt: skip
+
+
+# Where the camera of Blender's startup file stands.
+NEW_FILE_CAMERA = (7.3589, -6.9258, 4.9583)
 
 
 @dataclass(frozen=True)
@@ -56,21 +62,10 @@ def depth_object(
     depth, uncertainty, mask: as in `depth_grid`. Raises MarigoldError; nothing is added then.
     """
     started = time.perf_counter()
-    grid = depth_grid(
-        depth, uncertainty=uncertainty, mask=mask, max_vertices=options.max_vertices,
-        picture=None if image is None or not options.background else image_pixels(image),
-        near=options.near, far=options.far, background=options.background,
-    )  # fmt: skip
-    mesh = grid_mesh(name, grid)
+    grid, mesh = _grid_and_mesh(name, depth, image, options, uncertainty, mask)
     obj = bpy.data.objects.new(name, mesh)
     collection.objects.link(obj)
     obj.rotation_euler = (math.pi / 2, 0.0, 0.0)
-    scale = _uncertainty_scale(grid)
-    material = picture_material(name, image, scale)
-    mesh.materials.append(material)
-    if grid.background is not None:
-        filled = background_image(f"{name} Background", grid.background.colours)
-        mesh.materials.append(picture_material(f"{name} Background", filled, scale))
     add_shape(
         obj,
         near=options.near,
@@ -78,32 +73,93 @@ def depth_object(
         field_of_view=options.fov,
         flat_displacement=options.flat,
         solid=options.solid,
-        tear_ratio=grid.tear_ratio,
-        rows=grid.rows,
-        columns=grid.columns,
-        material=material,
+        material=mesh.materials[0],
     )
-    obj[ROWS], obj[COLUMNS], obj[SIZE] = grid.rows, grid.columns, grid.size
+    _describe(obj, grid)
     if options.camera:
         matched_camera(obj, collection)
     obj[SECONDS] = time.perf_counter() - started
     return obj
 
 
-def frame_scene(
-    scene: bpy.types.Scene, camera: bpy.types.Object | None, size: tuple[int, int]
+def update_depth(
+    obj: bpy.types.Object,
+    depth: NDArray[np.floating[Any]],
+    image: bpy.types.Image | None,
+    options: ShapeOptions,
+    *,
+    uncertainty: NDArray[np.floating[Any]] | None = None,
+    mask: NDArray[np.bool_] | None = None,
 ) -> None:
-    """Look through `camera` in the proportions of a picture of (height, width)."""
-    if camera is None:
-        return
+    """Give a depth mesh another depth map of the same picture. Its place, sliders, camera, and
+    materials stay. Raises MarigoldError; nothing is changed then."""
+    started = time.perf_counter()
+    options = replace(options, near=get_input(obj, "Near"), far=get_input(obj, "Far"))
+    grid, mesh = _grid_and_mesh(obj.name, depth, image, options, uncertainty, mask)
+    before, new = obj.data, mesh.materials[0]
+    if before.materials:
+        mesh.materials[0] = before.materials[0]
+        bpy.data.materials.remove(new)
+    obj.data = mesh
+    name = before.name
+    if not before.users:
+        bpy.data.meshes.remove(before)
+    mesh.name = name
+    _describe(obj, grid)
+    obj[SECONDS] = time.perf_counter() - started
+
+
+def _grid_and_mesh(
+    name: str,
+    depth: NDArray[np.floating[Any]],
+    image: bpy.types.Image | None,
+    options: ShapeOptions,
+    uncertainty: NDArray[np.floating[Any]] | None,
+    mask: NDArray[np.bool_] | None,
+) -> tuple[DepthGrid, bpy.types.Mesh]:
+    """The grid, and a mesh of it with the picture's material and the background's."""
+    grid = depth_grid(
+        depth, uncertainty=uncertainty, mask=mask, max_vertices=options.max_vertices,
+        picture=None if image is None or not options.background else image_pixels(image),
+        near=options.near, far=options.far, background=options.background,
+    )  # fmt: skip
+    mesh = grid_mesh(name, grid)
+    scale = _uncertainty_scale(grid)
+    mesh.materials.append(picture_material(name, image, scale))
+    if grid.background is not None:
+        filled = background_image(f"{name} Background", grid.background.colours)
+        mesh.materials.append(picture_material(f"{name} Background", filled, scale))
+    return grid, mesh
+
+
+def _describe(obj: bpy.types.Object, grid: DepthGrid) -> None:
+    obj[ROWS], obj[COLUMNS], obj[SIZE] = grid.rows, grid.columns, grid.size
+    set_inputs(obj, rows=grid.rows, columns=grid.columns, tear_ratio=grid.tear_ratio)
+
+
+def is_untouched(scene: bpy.types.Scene) -> bool:
+    """The scene's camera and render size are those of a new file, or this add-on's."""
+    camera, render = scene.camera, scene.render
+    if camera is None or (camera.parent is not None and SIZE in camera.parent):
+        return True
+    moved = (camera.location - Vector(NEW_FILE_CAMERA)).length > 1e-3
+    size = (render.resolution_x, render.resolution_y, render.resolution_percentage)
+    return not moved and size == (1920, 1080, 100)
+
+
+def frame_scene(scene: bpy.types.Scene, camera: bpy.types.Object, size: tuple[int, int]) -> None:
+    """Make `camera` the scene's, render in the proportions of a picture of (height, width), and in
+    its colours: AgX, the view transform of a new file, would show white as grey."""
     scene.camera = camera
+    if scene.view_settings.view_transform == "AgX":
+        scene.view_settings.view_transform = "Standard"
     scene.render.resolution_y, scene.render.resolution_x = size
     scene.render.resolution_percentage = 100
     scene.render.pixel_aspect_x = scene.render.pixel_aspect_y = 1.0
 
 
 def object_name(path: str) -> str:
-    return Path(path).stem or "Depth Mesh"
+    return Path(path).stem or "Depth Mesh"  # an image's name has a suffix too
 
 
 def _uncertainty_scale(grid: DepthGrid) -> float | None:

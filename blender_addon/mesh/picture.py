@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
-import struct
+import math
 from pathlib import Path
 
 import bpy
 import numpy as np
 
-from ..backend.engine_parts import MarigoldError
+from ..backend.engine_parts import MarigoldError, field_of_view
+from .exif import read_exif
 
+# A custom property of an image that was turned upright: the file that it is from.
+TURNED = "marigold_turned"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".tga", ".jp2")
 
 
@@ -21,6 +24,9 @@ def load_picture(path: str, *, pack: bool) -> bpy.types.Image:
     is therefore turned here and packed, since no file holds it like that.
     """
     name = Path(path).name
+    known = bpy.data.images.get(name)
+    if known is not None and known.get(TURNED) == path:
+        return known
     try:
         image = bpy.data.images.load(path, check_existing=True)
     except RuntimeError as error:
@@ -28,8 +34,8 @@ def load_picture(path: str, *, pack: bool) -> bpy.types.Image:
     if not image.has_data and not len(image.pixels):
         bpy.data.images.remove(image)
         raise MarigoldError(f"{name} cannot be read as a picture.")
-    turn = exif_orientation(Path(path))
-    if turn != 1:
+    turn = int(read_exif(Path(path)).get("Orientation", 1))
+    if 2 <= turn <= 8:
         return _upright(image, turn)
     if pack and image.packed_file is None:
         image.pack()
@@ -49,6 +55,22 @@ def image_pixels(image: bpy.types.Image) -> np.ndarray:
     return np.rint(rgb.clip(0, 1) * 255).astype(np.uint8)
 
 
+def field_of_view_of(image: bpy.types.Image) -> float:
+    """Radians across the longer side: of the picture's EXIF record, or the default."""
+    source = image.get(TURNED) or image.filepath
+    record = read_exif(Path(bpy.path.abspath(source))) if source else {}
+    return math.radians(field_of_view(image.size[1], image.size[0], exif=record).degrees)
+
+
+def mask_pixels(mask: bpy.types.Image, size: tuple[int, int]) -> np.ndarray:
+    """(height, width) uint8, 1 where an image of any size is light: those pixels are used."""
+    light = image_pixels(mask).max(axis=2) > 127
+    width, height = size
+    down = (np.arange(height) + 0.5) * light.shape[0] / height
+    across = (np.arange(width) + 0.5) * light.shape[1] / width
+    return light[np.ix_(down.astype(int), across.astype(int))].astype(np.uint8)
+
+
 def background_image(name: str, colours: np.ndarray | None) -> bpy.types.Image | None:
     """A packed image of (H, W, 3) uint8, display-encoded."""
     if colours is None:
@@ -61,29 +83,6 @@ def background_image(name: str, colours: np.ndarray | None) -> bpy.types.Image |
     image.update()
     image.pack()
     return image
-
-
-def exif_orientation(path: Path) -> int:
-    """1 to 8 from a JPEG's EXIF data; 1, upright, where it says nothing."""
-    with path.open("rb") as stream:
-        data = stream.read(1 << 16)
-    start = data.find(b"Exif\0\0")
-    if not data.startswith(b"\xff\xd8") or start < 0:
-        return 1
-    tiff = data[start + 6 :]
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
-    try:
-        if order is None:
-            return 1
-        (offset,) = struct.unpack_from(order + "I", tiff, 4)
-        (count,) = struct.unpack_from(order + "H", tiff, offset)
-        for k in range(count):
-            tag, _, _, value = struct.unpack_from(order + "HHIH", tiff, offset + 2 + 12 * k)
-            if tag == 0x0112:
-                return value if 1 <= value <= 8 else 1
-    except struct.error:
-        pass
-    return 1
 
 
 def _upright(image: bpy.types.Image, turn: int) -> bpy.types.Image:
@@ -100,10 +99,12 @@ def _upright(image: bpy.types.Image, turn: int) -> bpy.types.Image:
     rgba = np.ones((*grid.shape[:2], 4), dtype=np.float32)
     rgba[..., : grid.shape[2]] = grid
     name = Path(image.filepath).name
+    image.name = f"{name} as stored"  # the upright one gets the name
     upright = bpy.data.images.new(name, grid.shape[1], grid.shape[0])
     upright.pixels.foreach_set(np.ascontiguousarray(rgba[::-1]).ravel())
     upright.update()
     upright.pack()
+    upright[TURNED] = image.filepath
     if not image.users:
         bpy.data.images.remove(image)
     return upright

@@ -58,6 +58,16 @@ def picture_material(
     return material
 
 
+def picture_of(obj: bpy.types.Object) -> bpy.types.Image | None:
+    material = obj.active_material
+    if material is None or material.node_tree is None:
+        return None
+    for node in material.node_tree.nodes:
+        if node.type == "TEX_IMAGE" and node.image is not None:
+            return node.image
+    return None
+
+
 def views(material: bpy.types.Material | None) -> list[str]:
     """Which of VIEWS a material has."""
     if material is None or material.node_tree is None:

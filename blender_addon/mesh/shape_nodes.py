@@ -47,7 +47,7 @@ INPUTS: tuple[tuple[str, str, Any, float | None, float | None, str, str], ...] =
      " the foreground"),
     ("Smoothing", INT, 0, 0, 100, "NONE", "Rounds of averaging with the neighbours; never across a"
      " tear"),
-    ("Resolution", FLOAT, 100.0, 1.0, 100.0, "PERCENTAGE", "Share of the rows and columns to keep"),
+    ("Resolution", INT, 100, 1, 100, "PERCENTAGE", "Share of the rows and columns to keep"),
     ("Solid", BOOL, False, None, None, "NONE", "Close the mesh with a flat back and side walls"),
     ("Thickness", FLOAT, 0.2, 0.0, None, "DISTANCE", "From the furthest depth to the back"),
     ("Animated", BOOL, False, None, None, "NONE", "Take the depth from the image sequence"),
@@ -73,7 +73,7 @@ def shape_group() -> bpy.types.NodeTree:
     for name, kind, default, least, greatest, subtype, description in INPUTS:
         socket = group.interface.new_socket(name, in_out="INPUT", socket_type=kind)
         socket.description = description
-        if kind == FLOAT and subtype != "NONE":
+        if kind in (FLOAT, INT) and subtype != "NONE":
             socket.subtype = subtype
         if default is not None:
             socket.default_value = default

@@ -7,21 +7,23 @@ import textwrap
 
 import bpy
 
-from ..backend.engine_session import PACKAGE, preferences
+from ..backend.engine_session import EXAMPLE, PACKAGE, environment_folder, preferences
+from ..backend.environment import environment_state
 from ..mesh.depth_grid import budget_in_words
-from ..mesh.depth_object import SECONDS, SIZE
+from ..mesh.depth_object import SECONDS, SOURCES
 from ..mesh.picture_material import shown, views
 from ..mesh.shape_inputs import holder, shape_modifier
 from .operators.background import Activity, rendering, run
 from .operators.dataset import NAMES, copy_dataset_settings
 from .operators.depth_mesh import draw_settings
 from .operators.points import UNPICKED
-from .run_settings import RUN_NAMES
+from .operators.shape import depth_mesh_of
+from .run_settings import RUN_NAMES, name_of
 
 iface = bpy.app.translations.pgettext_iface
 
 SLIDERS = (
-    ("Near", "Far", "Field of View", "Relief", "Flat Displacement"),
+    ("Near", "Far", "Field of View", "Flat Displacement"),
     ("Tear", "Tear Ratio", "Background", "Background Reach"),
     ("Smoothing", "Resolution"),
     ("Solid", "Thickness"),
@@ -42,7 +44,7 @@ class MARIGOLD_PT_picture(MarigoldPanel, bpy.types.Panel):
         layout.prop(settings, "picture")
         layout.prop(settings, "depth_file", text="Depth")
         if settings.depth_file:
-            layout.prop(settings, "invert")
+            layout.prop(settings, "depth_unit", text="Values")
         else:
             _draw_engine(layout)
         if draw_progress(layout, run, "run"):
@@ -52,6 +54,11 @@ class MARIGOLD_PT_picture(MarigoldPanel, bpy.types.Panel):
         button = row.operator("marigold.depth_mesh", icon="OUTLINER_OB_LIGHTPROBE")
         button.filepath = settings.picture
         button.depth_filepath = settings.depth_file
+        if not settings.picture and not settings.depth_file:
+            button = layout.operator(
+                "marigold.depth_mesh", text="Try the Example", icon="IMAGE_DATA"
+            )
+            button.filepath = str(EXAMPLE)
         row = layout.row(align=True)
         for operator, text in (
             ("marigold.batch", "Folder..."),
@@ -73,8 +80,13 @@ class MARIGOLD_PT_run(MarigoldPanel, bpy.types.Panel):
         layout.use_property_decorate = False
         if not settings.depth_file:
             for name in RUN_NAMES:
-                layout.prop(settings, name)
+                text = iface(name_of(name))
+                if name != "seed" and not getattr(settings, name):
+                    text = iface("{name} (automatic)").format(name=text)
+                layout.prop(settings, name, text=text, translate=False)
+            layout.prop_search(settings, "mask", bpy.data, "images")
             layout.separator()
+        layout.label(text="For the next mesh")
         draw_settings(layout, settings, run=False)
         count, memory = budget_in_words(settings.vertex_budget)
         words = iface("At most {count} vertices, about {memory}")
@@ -86,13 +98,13 @@ class MARIGOLD_PT_shape(MarigoldPanel, bpy.types.Panel):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        return context.active_object is not None and SIZE in context.active_object
+        return depth_mesh_of(context) is not None
 
     def draw(self, context: bpy.types.Context) -> None:
-        layout, obj = self.layout, context.active_object
+        layout, obj = self.layout, depth_mesh_of(context)
         modifier = shape_modifier(obj)
         if views(obj.active_material):
-            row = layout.grid_flow(row_major=True, columns=2, even_columns=True, align=True)
+            row = layout.row(align=True)
             now = shown(obj.active_material)
             for view in views(obj.active_material):
                 button = row.operator("marigold.show", text=view, depress=view == now)
@@ -109,7 +121,11 @@ class MARIGOLD_PT_shape(MarigoldPanel, bpy.types.Panel):
         row = layout.row(align=True)
         row.operator("marigold.camera", icon="CAMERA_DATA")
         row.operator("marigold.bake", icon="MESH_DATA")
-        layout.operator("marigold.mark_asset", icon="ASSET_MANAGER")
+        layout.operator("marigold.insert_cg", icon="LIGHT_SUN")
+        _draw_update(layout, obj)
+        row = layout.row(align=True)
+        row.operator("marigold.save_depth", icon="EXPORT")
+        row.operator("marigold.mark_asset", icon="ASSET_MANAGER")
         words = iface("{count} vertices, built in {seconds} s")
         count, seconds = f"{len(obj.data.vertices):,}", f"{obj.get(SECONDS, 0):.2f}"
         layout.label(text=words.format(count=count, seconds=seconds), icon="INFO")
@@ -121,22 +137,31 @@ class MARIGOLD_PT_scale(MarigoldPanel, bpy.types.Panel):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        return MARIGOLD_PT_shape.poll(context) and shape_modifier(context.active_object) is not None
+        return shape_modifier(depth_mesh_of(context)) is not None
 
     def draw(self, context: bpy.types.Context) -> None:
-        layout, picked = self.layout, context.active_object.marigold_points
-        layout.label(text="Two points whose distance is known")
+        layout, picked = self.layout, depth_mesh_of(context).marigold_points
+        row = layout.row(align=True)
         for k in (1, 2, 3):
-            row = layout.row(align=True)
             done = tuple(getattr(picked, f"point_{k}")) != UNPICKED
             icon = "CHECKMARK" if done else "EYEDROPPER"
             text = iface("Point") + f" {k}"
             row.operator("marigold.pick_point", text=text, icon=icon).number = k
-            if k < 3:
-                row.prop(picked, f"distance_{k}", text="")
-        layout.operator("marigold.calibrate")
-        layout.label(text="Three points of the floor")
-        layout.operator("marigold.align_ground")
+        column = layout.column(align=True)
+        column.label(text="Length between points 1 and 2")
+        row = column.row(align=True)
+        row.prop(picked, "length", text="")
+        row.operator("marigold.set_length")
+        column = layout.column(align=True)
+        column.label(text="Distances from the camera")
+        row = column.row(align=True)
+        row.prop(picked, "distance_1", text="1")
+        row.prop(picked, "distance_2", text="2")
+        column.operator("marigold.calibrate")
+        column = layout.column(align=True)
+        column.label(text="Points 1, 2 and 3 lie on the floor")
+        column.prop(picked, "camera_height")
+        column.operator("marigold.align_ground")
 
 
 class MARIGOLD_PT_dataset(MarigoldPanel, bpy.types.Panel):
@@ -165,12 +190,23 @@ class MARIGOLD_PT_dataset(MarigoldPanel, bpy.types.Panel):
 def _draw_engine(layout: bpy.types.UILayout) -> None:
     """The checkpoint, or a button to the preferences where the engine has no Python yet."""
     chosen = preferences()
-    if chosen.python_source == "EXISTING" and not chosen.python:
+    made = environment_state(environment_folder()) in ("ready", "outdated")
+    if not (chosen.python if chosen.python_source == "EXISTING" else made):
         box = layout.box()
         box.label(text="The engine has no Python yet", icon="INFO")
         box.operator("preferences.addon_show", text="Open Preferences").module = PACKAGE
     else:
         layout.label(text=chosen.checkpoint or "nano", icon="NODETREE")
+
+
+def _draw_update(layout: bpy.types.UILayout, obj: bpy.types.Object) -> None:
+    """Another depth for this mesh, with the settings of the sidebar."""
+    picture, depth_file = obj.get(SOURCES, ("", ""))
+    if picture and not depth_file:
+        row = layout.row()
+        row.enabled = not run.running
+        button = row.operator("marigold.depth_mesh", text="Estimate Again", icon="FILE_REFRESH")
+        button.filepath, button.update = picture, True
 
 
 def draw_progress(layout: bpy.types.UILayout, activity: Activity, name: str) -> bool:

@@ -32,6 +32,12 @@ _BUILD_ITEMS = [
 ]
 
 
+def _forget_message(self: bpy.types.AddonPreferences, context: bpy.types.Context) -> None:
+    """The last message is about another Python."""
+    if not setup.running:
+        setup.message, setup.lines = "", []
+
+
 class MarigoldPreferences(bpy.types.AddonPreferences):
     bl_idname = PACKAGE
 
@@ -45,12 +51,14 @@ class MarigoldPreferences(bpy.types.AddonPreferences):
             ),
             ("MADE", "Make One for Me", "An environment in Blender's folder for this add-on"),
         ],
+        update=_forget_message,
     )
     python: bpy.props.StringProperty(
         name="Python",
-        description="The python program of an environment with torch and diffusers. Nothing is"
-        " ever written to it",
+        description="The python program, or the folder, of an environment with torch and diffusers."
+        " Nothing is ever written to it",
         subtype="FILE_PATH",
+        update=_forget_message,
     )
     build: bpy.props.EnumProperty(
         name="Build", description="Which build of torch is downloaded", items=_builds
@@ -144,6 +152,9 @@ class MarigoldPreferences(bpy.types.AddonPreferences):
         label = {"unfinished": "Continue", "outdated": "Update"}.get(state, "Make")
         row.operator("marigold.make_environment", text=label, icon="IMPORT")
         row.operator("marigold.remove_environment", icon="TRASH")
+        if not bpy.app.online_access and not self.wheel_folder and state != "ready":
+            words = "Blender is offline: allow online access in Preferences, System"
+            draw_message(layout, bpy.app.translations.pgettext_tip(words), bpy.context, "INFO")
         if state in ("ready", "outdated"):
             layout.operator("marigold.test_python", icon="CHECKMARK")
 

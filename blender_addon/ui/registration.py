@@ -9,13 +9,23 @@ import bpy
 
 from ..backend.engine_session import PACKAGE, running_engine, stop_engine
 from . import menus, panel, preferences, run_settings
-from .operators import background, dataset, depth_mesh, environment, points, sequence, shape
+from .operators import (
+    background,
+    dataset,
+    depth_mesh,
+    environment,
+    insert_cg,
+    points,
+    sequence,
+    shape,
+)
 from .translations import translations
 
 CLASSES = (
     *run_settings.CLASSES,
     *points.CLASSES,
     *shape.CLASSES,
+    *insert_cg.CLASSES,
     *background.CLASSES,
     *depth_mesh.CLASSES,
     *sequence.CLASSES,
@@ -48,6 +58,7 @@ def register() -> None:
     bpy.app.translations.register(PACKAGE, translations())
     bpy.app.handlers.load_pre.append(_before_another_file)
     menus.add_menus()
+    points.show_marks()
 
 
 def unregister() -> None:
@@ -55,6 +66,7 @@ def unregister() -> None:
     background.setup.cancel()
     dataset.leave()
     stop_engine()
+    points.hide_marks()
     menus.remove_menus()
     bpy.app.handlers.load_pre.remove(_before_another_file)
     bpy.app.translations.unregister(PACKAGE)

@@ -12,6 +12,15 @@ from ..backend.engine_parts import FAR, FOV_DEGREES, NEAR
 from ..backend.engine_session import model
 from ..mesh.depth_grid import MAX_VERTEX_BUDGET, VERTEX_BUDGET
 from ..mesh.depth_object import ShapeOptions
+from ..mesh.depth_units import (
+    AUTO,
+    DISPARITY,
+    FIVE_THOUSANDTHS,
+    INVERTED,
+    METRES,
+    MILLIMETRES,
+    RELATIVE,
+)
 
 
 class RunSettings:
@@ -62,7 +71,8 @@ class RunSettings:
     )
     fov: bpy.props.FloatProperty(
         name="Field of View",
-        description="Of the camera that took the picture, across its longer side",
+        description="Of the camera that took the picture, across its longer side. At 50 degrees the"
+        " picture's EXIF record is used, where it has one",
         default=math.radians(FOV_DEGREES),
         min=math.radians(1),
         max=math.radians(170),
@@ -92,7 +102,8 @@ class RunSettings:
     )
     camera: bpy.props.BoolProperty(
         name="Camera",
-        description="Add the camera that matches the picture, and look through it",
+        description="Add the camera that matches the picture, and look through it. The scene's own"
+        " camera and render size stay, unless they are those of a new file",
         default=True,
     )
     background: bpy.props.BoolProperty(
@@ -101,9 +112,28 @@ class RunSettings:
         " foreground, so that the mesh has no holes",
         default=True,
     )
-    invert: bpy.props.BoolProperty(
-        name="White Is Near",
-        description="The depth file has its near parts bright, as disparity maps do",
+    depth_unit: bpy.props.EnumProperty(
+        name="Depth Values",
+        description="The meaning of the numbers in the depth file",
+        items=[
+            (AUTO, "Automatic", "Found from the numbers"),
+            (RELATIVE, "0 Is Near", "Relative depth: 0 is near, 1 is far"),
+            (INVERTED, "White Is Near", "Relative depth: 1 is near, 0 is far"),
+            (DISPARITY, "Disparity", "Inverse depth, white is near, as most networks give it"),
+            (METRES, "Metres", "Distances; 0 is a hole"),
+            (MILLIMETRES, "Millimetres", "Distances, as of Kinect and RealSense; 0 is a hole"),
+            (FIVE_THOUSANDTHS, "1/5000 Metre", "Distances, as of the TUM data; 0 is a hole"),
+        ],
+        default=AUTO,
+    )
+    mask: bpy.props.StringProperty(
+        name="Mask",
+        description="An image in this file, such as one painted over the picture: black parts are"
+        " left out",
+    )
+    replace_camera: bpy.props.BoolProperty(
+        name="Use as Scene Camera",
+        description="Replace the scene's camera and its render size also where they are your own",
         default=False,
     )
 
@@ -153,6 +183,11 @@ def shape_options(settings: Any) -> ShapeOptions:
         camera=settings.camera,
         background=settings.background,
     )
+
+
+def name_of(name: str) -> str:
+    """The English label of a setting."""
+    return MarigoldSettings.bl_rna.properties[name].name
 
 
 CLASSES = (MarigoldSettings,)

@@ -105,6 +105,36 @@ def a_killed_worker_is_an_error_message(folder: Path, python: str) -> None:
     assert len(meshes()) == 1
 
 
+@scenario
+def another_estimate_keeps_the_mesh(folder: Path, python: str) -> None:
+    use_engine(python)
+    quick = dict(depth_filepath="", num_inference_steps=1, background=True)
+    obj = depth_mesh(folder, **quick)
+    obj.location, obj.rotation_euler = (3, 1, 2), (1, 0, 1)
+    part("mesh.shape_inputs").set_inputs(obj, near=2.0, far=9.0, tear=False)
+    material, camera = obj.active_material, obj.children[0]
+    name = obj.data.name
+    before = [value.value for value in obj.data.attributes["d"].data]
+    again = depth_mesh(folder, seed=5, update=True, **quick)
+    assert again == obj and meshes() == [obj] and obj.data.name == name
+    assert [value.value for value in obj.data.attributes["d"].data] != before
+    assert tuple(obj.location) == (3, 1, 2) and obj.children[0] == camera
+    assert obj.active_material == material and len(bpy.data.meshes) == 1
+    get = part("mesh.shape_inputs").get_input
+    assert (get(obj, "Near"), get(obj, "Far"), get(obj, "Tear")) == (2.0, 9.0, False)
+
+    # A painted mask leaves out what is black.
+    mask = bpy.data.images.new("painted", 32, 24)
+    pixels = np.ones((24, 32, 4), dtype=np.float32)
+    pixels[12:, :16, :3] = 0  # rows from the bottom up: the upper left quarter
+    mask.pixels.foreach_set(pixels.ravel())
+    masked = depth_mesh(folder, mask="painted", **{**quick, "background": False})
+    d = np.empty(48 * 64, dtype=np.float32)
+    masked.data.attributes["d"].data.foreach_get("value", d)
+    left_out = d.reshape(48, 64) > 1e30
+    assert left_out[:24, :32].all() and left_out.sum() == 24 * 32
+
+
 def iter_of(task):
     yield task
 
@@ -164,10 +194,12 @@ def a_sequence_is_one_animated_mesh(folder: Path, python: str) -> None:
     ) == {"FINISHED"}
     (obj,) = meshes()
     read = part("mesh.depth_file").read_depth_file
+    depth_folder = Path(bpy.utils.user_resource("DATAFILES")) / "marigold_depth" / "clip"
+    assert sorted(path.name for path in frames.iterdir()) == [f"shot_00{k}.png" for k in (7, 8, 9)]
     part("mesh.shape_inputs").set_inputs(obj, tear=False)
     for k in (1, 2, 3):
         bpy.context.scene.frame_set(k)
-        depth = read(str(frames / "marigold_depth" / f"depth_{k:04d}.exr")).depth
+        depth = read(str(depth_folder / f"depth_{k:04d}.exr")).depth
         _, points, _ = evaluated(obj)
         assert np.allclose(-points[:, 2], 1 + 2 * depth.ravel(), rtol=1e-5), k
     assert bpy.context.scene.frame_end == 3

@@ -123,6 +123,13 @@ def depth_files_of_every_kind(folder: Path, python: str) -> None:
     for name in ("plain.png", "plain.exr", "z_alone.exr", "plain.tif", "plain.npy"):
         read = part("mesh.depth_file").read_depth_file(str(folder / name))
         assert abs(read.depth - depth).max() < 1e-5, name
+    white = part("mesh.depth_file").read_depth_file(str(folder / "plain.png"), unit="INVERTED")
+    assert abs(white.depth - (1 - depth)).max() < 1e-5
+    sensor = part("mesh.depth_file").read_depth_file(str(folder / "kinect.png"))
+    assert np.isclose([sensor.near, sensor.far], [0.8, 4.2]).all()
+    assert np.isnan(sensor.depth[:4]).all() and np.isfinite(sensor.depth[4:]).all()
+    colour = part("mesh.depth_file").read_depth_file(str(folder / "picture.png"))
+    assert "colour picture" in colour.warning and not sensor.warning
     metres = part("mesh.depth_file").read_depth_file(str(folder / "metres.npy"))
     assert np.isclose([metres.near, metres.far], [2 + 3 * depth.min(), 2 + 3 * depth.max()]).all()
     obj = depth_mesh(folder, depth_filepath=str(folder / "metres.npy"))
@@ -130,7 +137,7 @@ def depth_files_of_every_kind(folder: Path, python: str) -> None:
 
 
 @scenario
-def mistakes_are_one_sentence(folder: Path, python: str) -> None:
+def mistakes_are_one_message(folder: Path, python: str) -> None:
     (folder / "broken.png").write_bytes(b"no picture at all")
     (folder / "broken.npy").write_bytes(b"no array at all")
     np.save(folder / "tall.npy", np.random.default_rng(0).random((90, 20)).astype(np.float32))
@@ -212,6 +219,106 @@ def photographs_stand_upright(folder: Path, python: str) -> None:
         seen = pixels.reshape(image.size[1], image.size[0], -1)[::-1, :, :3]
         assert seen.shape == upright.shape, k
         assert abs(seen - upright).mean() < 0.05, k
+
+
+@scenario
+def turned_pictures_of_other_formats(folder: Path, python: str) -> None:
+    upright = np.load(folder / "upright.npy")
+    for name in ("turned.webp", "turned.png", "turned.tif"):
+        image = part("mesh.picture").load_picture(str(folder / name), pack=True)
+        seen = part("mesh.picture").image_pixels(image) / 255
+        assert seen.shape == upright.shape and abs(seen - upright).mean() < 0.05, name
+        assert part("mesh.depth_object").object_name(image.name) == "turned"
+        bpy.data.images.remove(image)
+    # 28 mm on a 36 x 24 mm frame, whose diagonal is 43.27 mm; the picture is 4 : 3.
+    lens = part("mesh.picture").load_picture(str(folder / "lens.jpg"), pack=False)
+    fov = part("mesh.picture").field_of_view_of(lens)
+    assert np.isclose(fov, 2 * np.arctan(0.5 * 64 / (28 * 80 / 43.2666)), rtol=1e-3)
+
+
+@scenario
+def the_users_scene_stays(folder: Path, python: str) -> None:
+    scene = bpy.context.scene
+    data = bpy.data.cameras.new("mine")
+    mine = bpy.data.objects.new("mine", data)
+    scene.collection.objects.link(mine)
+    scene.camera = mine
+    scene.render.resolution_x, scene.render.resolution_y = 800, 300
+    scene.view_settings.view_transform = "AgX"
+    obj = depth_mesh(folder)
+    assert scene.camera == mine and obj.children[0].type == "CAMERA"
+    assert (scene.render.resolution_x, scene.render.resolution_y) == (800, 300)
+    assert scene.view_settings.view_transform == "AgX"
+    bpy.context.view_layer.objects.active = obj.children[0]
+    assert bpy.ops.marigold.bake.poll(), "the panel stays while the camera is selected"
+    depth_mesh(folder, replace_camera=True)
+    assert scene.camera != mine and scene.render.resolution_x == 64
+
+
+@scenario
+def a_length_and_a_height_set_the_scale(folder: Path, python: str) -> None:
+    obj = depth_mesh(folder, depth_filepath=str(folder / "waves.npy"), near=1.0, far=3.0)
+    spots = [(0.2, 0.3), (0.8, 0.7)]
+    where = part("mesh.picked_points").picture_point
+    before = (where(obj, spots[0]).position - where(obj, spots[1]).position).length
+    assert bpy.ops.marigold.set_length(point_1=spots[0], point_2=spots[1], length=2.5 * before) == {
+        "FINISHED"
+    }
+    get = part("mesh.shape_inputs").get_input
+    assert np.isclose([get(obj, "Near"), get(obj, "Far")], [2.5, 7.5], rtol=1e-5).all()
+    points = dict(point_1=(0.1, 0.1), point_2=(0.9, 0.1), point_3=(0.5, 0.3))
+    assert bpy.ops.marigold.align_ground(**points, camera_height=1.7) == {"FINISHED"}
+    assert np.isclose(obj.matrix_world.translation.z, 1.7, rtol=1e-4)
+
+
+@scenario
+def depth_is_saved_as_distances(folder: Path, python: str) -> None:
+    depth_mesh(folder, near=2.0, far=6.0)
+    assert bpy.ops.marigold.save_depth(filepath=str(folder / "out.exr")) == {"FINISHED"}
+    read = part("mesh.depth_file").read_depth_file(str(folder / "out.exr"))
+    depth = np.load(folder / "depth.npy")
+    seen = np.isfinite(depth)
+    metres = read.near + read.depth * (read.far - read.near)
+    assert (np.isnan(metres) == ~seen).all()
+    assert np.allclose(metres[seen], 2 + 4 * depth[seen], rtol=1e-5)
+
+
+@scenario
+def objects_stand_in_the_photograph(folder: Path, python: str) -> None:
+    """Insert CG: the render is the picture, with a ball on it and its shadow."""
+    scene = bpy.context.scene
+    bpy.context.preferences.edit.use_global_undo = True
+    obj = depth_mesh(folder, filepath=str(folder / "white.png"), background=True,
+                     depth_filepath=str(folder / "floor.npy"), near=2.0, far=6.0)  # fmt: skip
+    bpy.ops.ed.undo_push(message="mesh")
+    assert bpy.ops.marigold.insert_cg() == {"FINISHED"}
+    where = part("mesh.picked_points").picture_point(obj, (0.5, 0.35)).position
+    bpy.ops.mesh.primitive_uv_sphere_add(radius=0.3, location=obj.matrix_world @ where)
+    ball = bpy.context.object
+    ball.location.z += 0.3
+    scene.cycles.samples, scene.cycles.use_denoising = 32, False
+    scene.render.threads_mode, scene.render.threads = "FIXED", 1
+    scene.render.image_settings.file_format = "PNG"
+    scene.render.filepath = str(folder / "cg.png")
+    bpy.ops.render.render(write_still=True)
+    image = bpy.data.images.load(str(folder / "cg.png"))
+    pixels = np.empty(len(image.pixels), dtype=np.float32)
+    image.pixels.foreach_get(pixels)
+    seen = pixels.reshape(48, 64, -1)[::-1, :, :3] * 255
+    changed = abs(seen - 200).max(axis=2) > 12
+    assert 0.02 < changed.mean() < 0.6, "neither a ball nor a shadow, or no photograph"
+    assert abs(seen[~changed] - 200).mean() < 4
+    shadow = changed & (seen.max(axis=2) < 188)
+    assert shadow.sum() > 10
+    camera = scene.camera
+    assert camera.data.background_images[0].image.name == "white.png"
+    assert scene.render.film_transparent and obj.is_shadow_catcher
+    bpy.ops.ed.undo_push(message="cg")
+    while scene.render.film_transparent:
+        assert bpy.ops.ed.undo() == {"FINISHED"}
+        scene = bpy.context.scene
+    assert not [o for o in bpy.data.objects if o.type == "LIGHT"]
+    assert not meshes()[0].is_shadow_catcher
 
 
 @scenario

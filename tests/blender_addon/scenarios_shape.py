@@ -65,7 +65,7 @@ def base_mesh_is_valid(folder: Path, python: str) -> None:
 @scenario
 def resolution_picks_rows_and_columns(folder: Path, python: str) -> None:
     obj = depth_mesh(folder)
-    part("mesh.shape_inputs").set_inputs(obj, resolution=50.0, tear=False)
+    part("mesh.shape_inputs").set_inputs(obj, resolution=50, tear=False)
     mesh, points, corners = evaluated(obj)
     rows = np.floor(np.linspace(0, 47, 24) + 0.5).astype(int)
     columns = np.floor(np.linspace(0, 63, 32) + 0.5).astype(int)
@@ -156,7 +156,7 @@ def the_background_is_behind_and_gives_way(folder: Path, python: str) -> None:
     row = (24 - at[:, 1] / -at[:, 2] / half * 32).clip(0.5, 47.5).astype(int)
     assert (-at[:, 2] >= 1 + 4 * depth[row, column] - 1e-4).all()
     assert len({slot.material.name for slot in obj.material_slots}) == 2
-    set_inputs(obj, resolution=50.0)
+    set_inputs(obj, resolution=50)
     assert len(evaluated(obj)[2]) > 0
     assert bpy.ops.marigold.show(view="Depth") == {"FINISHED"}
     shown = part("mesh.picture_material").shown

@@ -79,6 +79,12 @@ def folder(tmp_path):
 
     plain = (0.1 + 0.8 * rng.random((30, 40))).astype(np.float32)
     np.save(tmp_path / "metres.npy", 2 + 3 * scene_of_shape(tmp_path, plain))
+    sensor = np.full((30, 40), 4200, dtype=np.uint16)
+    sensor[:4], sensor[4:12] = 0, 800
+    Image.fromarray(sensor).save(tmp_path / "kinect.png")
+    Image.new("RGB", (64, 48), (200, 200, 200)).save(tmp_path / "white.png")
+    down = (np.mgrid[0:48, 0:64][0] + 8.0).astype(np.float32)
+    np.save(tmp_path / "floor.npy", (1 / down - 1 / 55) / (1 / 8 - 1 / 55))
     for suffix in ("png", "exr", "tif", "npy"):
         DepthMap(plain).save(tmp_path / f"plain.{suffix}")
     write_channel(tmp_path / "z_alone.exr", "Z", plain)
@@ -102,6 +108,15 @@ def folder(tmp_path):
         exif[0x0112] = number
         picture = Image.fromarray(np.ascontiguousarray((turn(smooth) * 255).astype(np.uint8)))
         picture.save(tmp_path / f"turned_{number}.jpg", exif=exif, quality=95)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = Image.fromarray(np.ascontiguousarray((np.rot90(smooth) * 255).astype(np.uint8)))
+    for suffix in ("webp", "png", "tif"):
+        options = {"lossless": True} if suffix == "webp" else {}
+        turned.save(tmp_path / f"turned.{suffix}", exif=exif, **options)
+    lens = Image.Exif()
+    lens.get_ifd(0x8769)[0xA405] = 28
+    Image.fromarray((smooth * 255).astype(np.uint8)).save(tmp_path / "lens.jpg", exif=lens)
     return tmp_path
 
 

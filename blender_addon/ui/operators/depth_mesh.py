@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +12,35 @@ import bpy
 import numpy as np
 from mathutils import Vector
 
-from ...backend.engine_parts import MarigoldError
+from ...backend.engine_parts import FOV_DEGREES, MarigoldError
 from ...backend.engine_process import Job
 from ...backend.engine_session import submit
 from ...mesh.calibration import placed
 from ...mesh.depth_file import read_depth_file
-from ...mesh.depth_object import SIZE, depth_object, frame_scene, object_name
+from ...mesh.depth_object import (
+    SIZE,
+    SOURCES,
+    depth_object,
+    frame_scene,
+    is_untouched,
+    object_name,
+    update_depth,
+)
 from ...mesh.matched_camera import camera_of
-from ...mesh.picture import SUFFIXES, image_pixels, load_picture
+from ...mesh.picture import (
+    SUFFIXES,
+    field_of_view_of,
+    image_pixels,
+    load_picture,
+    mask_pixels,
+)
 from ..run_settings import RUN_NAMES, RunSettings, depth_params, fill_from_sidebar, shape_options
 from .background import EngineRun, Work
 from .shape import look_through_camera
 
 EYE_HEIGHT = 1.6
+SHOWN_NAMES = ("near", "far", "fov", "flat", "solid", "background", "vertex_budget", "pack",
+               "camera", "replace_camera")  # fmt: skip
 
 
 class MARIGOLD_OT_depth_mesh(EngineRun, RunSettings, bpy.types.Operator):
@@ -47,6 +63,11 @@ class MARIGOLD_OT_depth_mesh(EngineRun, RunSettings, bpy.types.Operator):
         description="Name of an image in this file, instead of a picture on disk",
         options={"SKIP_SAVE", "HIDDEN"},
     )
+    update: bpy.props.BoolProperty(
+        name="Update",
+        description="Give the active depth mesh the new depth, instead of adding another one",
+        options={"SKIP_SAVE", "HIDDEN"},
+    )
     filter_image: bpy.props.BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
     filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
 
@@ -64,23 +85,32 @@ class MARIGOLD_OT_depth_mesh(EngineRun, RunSettings, bpy.types.Operator):
             self.layout.label(text="Change the mesh with the sliders in the sidebar", icon="INFO")
 
     def work(self, context: bpy.types.Context) -> Work:
+        place = Place.of(context)
         image = self._image()
+        old = context.active_object if self.update else None
         if self.depth_filepath:
             path = bpy.path.abspath(self.depth_filepath)
-            file = read_depth_file(path, invert=self.invert)
+            file = read_depth_file(path, unit=self.depth_unit, near=self.near, far=self.far)
             if image is not None:
                 check_shape(image, file.depth)
             name = image.name if image is not None else path
             values = {} if file.near is None else {"near": file.near, "far": file.far}
-            finish(context, self, object_name(name), file.depth, image, **values)
-            return
+            made = finish(context, self, object_name(name), file.depth, image, place, **values)
+            made[SOURCES] = (self._path() if self.filepath else "", path)
+            return file.warning
         if image is None:
             raise MarigoldError("Choose a picture, or a depth file.")
         job = submit_image(image, self._path(), self)
-        name = image.name  # the datablock may be deleted while the job runs
+        # The datablocks may be deleted while the job runs, so they are found again by name.
+        name, old_name = image.name, old.name if old is not None else ""
         yield job
         image = bpy.data.images.get(name) or self._image()
-        mesh_of_job(context, self, object_name(name), job, image)
+        old = bpy.data.objects.get(old_name)
+        if old_name and old is None:
+            raise MarigoldError("The depth mesh was deleted while its depth was estimated.")
+        made = mesh_of_job(context, self, object_name(name), job, image, place, old=old)
+        made[SOURCES] = (self._path() if self.filepath else "", "")
+        return ""
 
     def _path(self) -> str:
         return bpy.path.abspath(self.filepath)
@@ -129,8 +159,8 @@ class MARIGOLD_OT_batch(EngineRun, RunSettings, bpy.types.Operator):
             raise MarigoldError(f"There is no picture in the folder {folder.name}.")
         collection = bpy.data.collections.new(folder.name)
         context.collection.children.link(collection)
-        collection_name = collection.name
-        place, failed = 0.0, []
+        place = Place(context.scene.name, collection.name)
+        offset, failed = 0.0, []
         width = 2 * self.far * math.tan(self.fov / 2)  # of the view at its far end
         for path in paths:
             try:
@@ -148,11 +178,11 @@ class MARIGOLD_OT_batch(EngineRun, RunSettings, bpy.types.Operator):
                 failed.append(str(error))
                 continue
             obj = mesh_of_job(
-                context, self, object_name(str(path)), job, bpy.data.images.get(name),
-                bpy.data.collections.get(collection_name), look=False,
+                context, self, object_name(str(path)), job, bpy.data.images.get(name), place,
+                look=False,
             )  # fmt: skip
-            obj.location.x += place
-            place += 1.2 * width
+            obj.location.x += offset
+            offset += 1.2 * width
         for message in failed:
             self.report({"WARNING"}, message)
         if len(failed) == len(paths):
@@ -167,12 +197,35 @@ def pictures_in(directory: str) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
 
 
+@dataclass(frozen=True)
+class Place:
+    """The scene and the collection where a run was started: the user may switch meanwhile."""
+
+    scene: str
+    collection: str
+
+    @classmethod
+    def of(cls, context: bpy.types.Context) -> Place:
+        return cls(context.scene.name, context.collection.name)
+
+    def find(self, context: bpy.types.Context) -> tuple[bpy.types.Scene, bpy.types.Collection]:
+        scene = bpy.data.scenes.get(self.scene) or context.scene
+        inside = {one.name: one for one in scene.collection.children_recursive}
+        return scene, inside.get(self.collection, scene.collection)
+
+
 def submit_image(image: bpy.types.Image, path: str, settings: Any) -> Job:
     """The worker reads the picture's file itself, with all its bits; without one it gets pixels."""
     params = depth_params(settings)
+    arrays = {}
+    mask = bpy.data.images.get(settings.mask)
+    if mask is not None:
+        arrays["mask"] = mask_pixels(mask, tuple(image.size))
     if path and Path(path).is_file():
-        return submit("depth", {**params, "image": path})
-    return submit("depth", params, {"image": image_pixels(image)})
+        params["image"] = path
+    else:
+        arrays["image"] = image_pixels(image)
+    return submit("depth", params, arrays)
 
 
 def mesh_of_job(
@@ -181,7 +234,9 @@ def mesh_of_job(
     name: str,
     job: Job,
     image: bpy.types.Image | None,
-    collection: bpy.types.Collection | None = None,
+    place: Place,
+    *,
+    old: bpy.types.Object | None = None,
     look: bool = True,
 ) -> bpy.types.Object:
     result = job.result
@@ -193,12 +248,16 @@ def mesh_of_job(
         shift_invariant=result.get("shift_invariant", True),
     )
     mask = job.arrays.get("mask")
+    layers = {
+        "uncertainty": job.arrays.get("uncertainty"),
+        "mask": None if mask is None else mask.astype(bool),
+    }
+    if old is not None:
+        update_depth(old, depth, image, shape_options(settings), **layers)
+        return old
     return finish(
-        context, settings, name, depth, image, collection,
-        uncertainty=job.arrays.get("uncertainty"),
-        mask=None if mask is None else mask.astype(bool),
-        near=near, far=far, look=look,
-    )  # fmt: skip
+        context, settings, name, depth, image, place, near=near, far=far, look=look, **layers
+    )
 
 
 def finish(
@@ -207,7 +266,7 @@ def finish(
     name: str,
     depth: np.ndarray,
     image: bpy.types.Image | None,
-    collection: bpy.types.Collection | None = None,
+    place: Place,
     *,
     uncertainty: np.ndarray | None = None,
     mask: np.ndarray | None = None,
@@ -224,23 +283,25 @@ def finish(
         raise MarigoldError(
             f"Near is {options.near:g} and far is {options.far:g}; far must be beyond near."
         )
-    obj = depth_object(
-        name, depth, image, collection or context.collection, options,
-        uncertainty=uncertainty, mask=mask,
-    )  # fmt: skip
+    if image is not None and abs(options.fov - math.radians(FOV_DEGREES)) < 1e-5:
+        options = replace(options, fov=field_of_view_of(image))
+    scene, collection = place.find(context)
+    obj = depth_object(name, depth, image, collection, options, uncertainty=uncertainty, mask=mask)
     # At eye height: the floor of a picture lies near that of the scene, and the camera is not
     # inside the cube of a new file.
-    obj.location = context.scene.cursor.location + Vector((0.0, 0.0, EYE_HEIGHT))
-    at_rest = context.mode == "OBJECT"
-    if at_rest:
+    obj.location = scene.cursor.location + Vector((0.0, 0.0, EYE_HEIGHT))
+    at_rest = context.mode == "OBJECT" and context.scene == scene
+    if at_rest and obj.name in context.view_layer.objects:
         for other in context.view_layer.objects.selected:
             other.select_set(False)
         context.view_layer.objects.active = obj
         obj.select_set(True)
-    if look:
-        frame_scene(context.scene, camera_of(obj), tuple(obj[SIZE]))
-        if options.camera and at_rest:
-            look_through_camera(context, obj)
+    camera = camera_of(obj)
+    if look and camera is not None:
+        if settings.replace_camera or is_untouched(scene):
+            frame_scene(scene, camera, tuple(obj[SIZE]))
+        if at_rest:
+            look_through_camera(context, obj, camera)
     return obj
 
 
@@ -260,17 +321,7 @@ def draw_settings(layout: bpy.types.UILayout, settings: Any, run: bool = True) -
     layout.use_property_decorate = False
     for name in RUN_NAMES if run else ():
         layout.prop(settings, name)
-    for name in (
-        "near",
-        "far",
-        "fov",
-        "flat",
-        "solid",
-        "background",
-        "vertex_budget",
-        "pack",
-        "camera",
-    ):
+    for name in SHOWN_NAMES:
         layout.prop(settings, name)
 
 

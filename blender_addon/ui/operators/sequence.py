@@ -21,7 +21,7 @@ from ...mesh.picture import SUFFIXES
 from ...mesh.shape_inputs import set_inputs
 from ..run_settings import RunSettings, depth_params, fill_from_sidebar
 from .background import EngineRun, Work
-from .depth_mesh import draw_settings, finish
+from .depth_mesh import Place, draw_settings, finish
 
 INVARIANCES = ("scale_invariant", "shift_invariant")
 
@@ -38,8 +38,8 @@ class MARIGOLD_OT_sequence(EngineRun, RunSettings, bpy.types.Operator):
     )
     depth_directory: bpy.props.StringProperty(
         name="Depth Folder",
-        description="Where the frames of depth are written, which the mesh reads; empty is the"
-        " folder marigold_depth in the folder of the frames",
+        description="Where the frames of depth are written, which the mesh reads; empty is a"
+        " folder beside the saved file, or in Blender's user folder",
         subtype="DIR_PATH",
         options={"SKIP_SAVE"},
     )
@@ -58,6 +58,14 @@ class MARIGOLD_OT_sequence(EngineRun, RunSettings, bpy.types.Operator):
             self.layout.prop(self, "depth_directory")
             draw_settings(self.layout, self)
 
+    def _target(self, folder: Path) -> Path:
+        """Never the user's folder of frames, unless it is chosen."""
+        if self.depth_directory:
+            return Path(bpy.path.abspath(self.depth_directory))
+        if bpy.data.filepath:
+            return Path(bpy.path.abspath("//marigold_depth")) / folder.name
+        return Path(bpy.utils.user_resource("DATAFILES")) / "marigold_depth" / folder.name
+
     def steps(self) -> int:
         try:
             return len(numbered_frames(Path(bpy.path.abspath(self.directory)), SUFFIXES)) + 1
@@ -67,11 +75,7 @@ class MARIGOLD_OT_sequence(EngineRun, RunSettings, bpy.types.Operator):
     def work(self, context: bpy.types.Context) -> Work:
         folder = Path(bpy.path.abspath(self.directory))
         paths = numbered_frames(folder, SUFFIXES)
-        target = (
-            Path(bpy.path.abspath(self.depth_directory))
-            if self.depth_directory
-            else folder / "marigold_depth"
-        )
+        place, target = Place.of(context), self._target(folder)
         frames, flags = [], {}
         for path in paths:
             job = submit("depth", {**depth_params(self), "image": str(path)})
@@ -93,7 +97,9 @@ class MARIGOLD_OT_sequence(EngineRun, RunSettings, bpy.types.Operator):
             ) from error
 
         image = load_sequence(paths[0], len(paths), data=False)
-        obj = finish(context, self, object_name(str(folder)), aligned[0], image, near=near, far=far)
+        obj = finish(
+            context, self, object_name(str(folder)), aligned[0], image, place, near=near, far=far
+        )
         depth_image = load_sequence(first, len(paths), data=True)
         set_inputs(obj, animated=True, depth_sequence=depth_image)
         for node in obj.active_material.node_tree.nodes:

@@ -3,25 +3,46 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import bpy
 import numpy as np
 from mathutils import Vector
 
-from ...mesh.depth_object import SIZE, frame_scene
+from ...backend.engine_parts import atomic_path
+from ...mesh.depth_grid import HOLE
+from ...mesh.depth_object import COLUMNS, ROWS, SIZE, frame_scene
+from ...mesh.exr_file import exr_bytes
+from ...mesh.grid_mesh import DEPTH
 from ...mesh.matched_camera import camera_of, matched_camera
-from ...mesh.picture_material import DEPTH_VIEW, LIT_VIEW, UNCERTAINTY_VIEW, UNLIT_VIEW, show, views
-from ...mesh.shape_inputs import shape_modifier
+from ...mesh.picture_material import (
+    DEPTH_VIEW,
+    LIT_VIEW,
+    UNCERTAINTY_VIEW,
+    UNLIT_VIEW,
+    picture_of,
+    show,
+    views,
+)
+from ...mesh.shape_inputs import get_input, shape_modifier
 from ..poll_messages import refuse
 
 PREVIEW_PIXELS = 256
 
 
-def has_shape(cls: Any, context: bpy.types.Context) -> bool:
-    """For `poll`: the active object is a depth mesh with its sliders."""
+def depth_mesh_of(context: bpy.types.Context) -> bpy.types.Object | None:
+    """The active object, or the one whose matched camera is active, if it is a depth mesh."""
     obj = context.active_object
-    if obj is None or SIZE not in obj:
+    if obj is not None and obj.type == "CAMERA" and obj.parent is not None:
+        obj = obj.parent
+    return obj if obj is not None and SIZE in obj else None
+
+
+def has_shape(cls: Any, context: bpy.types.Context) -> bool:
+    """For `poll`: there is an active depth mesh with its sliders."""
+    obj = depth_mesh_of(context)
+    if obj is None:
         return refuse(cls, "Select a depth mesh first")
     if shape_modifier(obj) is None:
         return refuse(cls, "This mesh is baked: it no longer has a live shape")
@@ -49,13 +70,13 @@ class MARIGOLD_OT_show(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        obj = context.active_object
+        obj = depth_mesh_of(context)
         if obj is None or not views(obj.active_material):
             return refuse(cls, "Select a depth mesh first")
         return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        obj = context.active_object
+        obj = depth_mesh_of(context)
         if self.view not in views(obj.active_material):
             self.report({"WARNING"}, "This mesh has no uncertainty; run an ensemble of two or more")
             return {"CANCELLED"}
@@ -77,11 +98,11 @@ class MARIGOLD_OT_camera(bpy.types.Operator):
         return has_shape(cls, context)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        obj = context.active_object
+        obj = depth_mesh_of(context)
         camera = camera_of(obj) or matched_camera(obj, obj.users_collection[0])
         height, width = obj[SIZE]
         frame_scene(context.scene, camera, (height, width))
-        look_through_camera(context, obj)
+        look_through_camera(context, obj, camera)
         return {"FINISHED"}
 
 
@@ -97,7 +118,7 @@ class MARIGOLD_OT_bake(bpy.types.Operator):
         return has_shape(cls, context)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        obj = context.active_object
+        obj = depth_mesh_of(context)
         modifier = shape_modifier(obj)
         graph = context.evaluated_depsgraph_get()
         camera = camera_of(obj)
@@ -131,25 +152,64 @@ class MARIGOLD_OT_mark_asset(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        obj = context.active_object
-        if obj is None or SIZE not in obj:
+        obj = depth_mesh_of(context)
+        if obj is None:
             return refuse(cls, "Select a depth mesh first")
         return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        obj = context.active_object
+        obj = depth_mesh_of(context)
         obj.asset_mark()
         obj.asset_data.description = "Depth mesh made with Marigold Kit"
         obj.asset_data.tags.new("depth mesh", skip_if_exists=True)
-        image = _picture_of(obj)
+        image = picture_of(obj)
         if image is not None:
             _draw_preview(obj.preview_ensure(), image)
         return {"FINISHED"}
 
 
-def look_through_camera(context: bpy.types.Context, obj: bpy.types.Object) -> None:
-    """Turn the 3D viewport to the scene's camera, and to a shading that shows the picture; an orbit
-    from there goes around the mesh."""
+class MARIGOLD_OT_save_depth(bpy.types.Operator):
+    """Save the depth of the mesh as an OpenEXR file with 32-bit floats: distances in metres"""
+
+    bl_idname = "marigold.save_depth"
+    bl_label = "Save Depth"
+
+    filepath: bpy.props.StringProperty(subtype="FILE_PATH", options={"SKIP_SAVE"})
+    filter_glob: bpy.props.StringProperty(default="*.exr", options={"HIDDEN", "SKIP_SAVE"})
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return has_shape(cls, context)
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        self.filepath = self.filepath or f"{depth_mesh_of(context).name}_depth.exr"
+        context.window_manager.fileselect_add(self)
+        return {"RUNNING_MODAL"}
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        obj = depth_mesh_of(context)
+        shape = obj[ROWS], obj[COLUMNS]
+        values = np.empty(len(obj.data.vertices), dtype=np.float32)
+        obj.data.attributes[DEPTH].data.foreach_get("value", values)
+        d = values[: shape[0] * shape[1]].reshape(shape)
+        near, far = get_input(obj, "Near"), get_input(obj, "Far")
+        metres = np.where(d < HOLE / 2, near + d * (far - near), np.float32(0))
+        path = Path(bpy.path.abspath(self.filepath)).with_suffix(".exr")
+        try:
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(exr_bytes(metres.astype(np.float32)))
+        except OSError as error:
+            self.report({"ERROR"}, f"{path.name} cannot be written: {error.strerror}.")
+            return {"CANCELLED"}
+        self.report({"INFO"}, f"{path.name}: {shape[1]}x{shape[0]}")
+        return {"FINISHED"}
+
+
+def look_through_camera(
+    context: bpy.types.Context, obj: bpy.types.Object, camera: bpy.types.Object
+) -> None:
+    """Turn the 3D viewport to `camera`, and to a shading that shows the picture at once, without
+    compiling shaders; an orbit from there goes around the mesh."""
     for area in context.screen.areas if context.screen else ():
         if area.type != "VIEW_3D":
             continue
@@ -158,8 +218,11 @@ def look_through_camera(context: bpy.types.Context, obj: bpy.types.Object) -> No
         middle = sum((Vector(corner) for corner in seen.bound_box), Vector()) / 8
         space.region_3d.view_location = seen.matrix_world @ middle
         space.region_3d.view_perspective = "CAMERA"
+        space.use_local_camera = context.scene.camera != camera
+        if space.use_local_camera:
+            space.camera = camera
         if space.shading.type == "SOLID":
-            space.shading.type = "MATERIAL"
+            space.shading.color_type, space.shading.light = "TEXTURE", "FLAT"
         return
 
 
@@ -168,16 +231,6 @@ def _freeze(data: bpy.types.Camera, evaluated: bpy.types.Camera) -> None:
     for name, value in values.items():
         data.driver_remove(name)
         setattr(data, name, value)
-
-
-def _picture_of(obj: bpy.types.Object) -> bpy.types.Image | None:
-    material = obj.active_material
-    if material is None or material.node_tree is None:
-        return None
-    for node in material.node_tree.nodes:
-        if node.type == "TEX_IMAGE" and node.image is not None:
-            return node.image
-    return None
 
 
 def _draw_preview(preview: bpy.types.ImagePreview, image: bpy.types.Image) -> None:
@@ -200,4 +253,10 @@ def _draw_preview(preview: bpy.types.ImagePreview, image: bpy.types.Image) -> No
     preview.image_pixels_float.foreach_set(rgba.ravel())
 
 
-CLASSES = (MARIGOLD_OT_show, MARIGOLD_OT_camera, MARIGOLD_OT_bake, MARIGOLD_OT_mark_asset)
+CLASSES = (
+    MARIGOLD_OT_show,
+    MARIGOLD_OT_camera,
+    MARIGOLD_OT_bake,
+    MARIGOLD_OT_mark_asset,
+    MARIGOLD_OT_save_depth,
+)
