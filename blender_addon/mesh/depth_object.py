@@ -118,10 +118,12 @@ def _grid_and_mesh(
     mask: NDArray[np.bool_] | None,
 ) -> tuple[DepthGrid, bpy.types.Mesh]:
     """The grid, and a mesh of it with the picture's material and the background's."""
+    # Each frame of a clip has another background.
+    layered = options.background and (image is None or image.source != "SEQUENCE")
     grid = depth_grid(
         depth, uncertainty=uncertainty, mask=mask, max_vertices=options.max_vertices,
-        picture=None if image is None or not options.background else image_pixels(image),
-        near=options.near, far=options.far, background=options.background,
+        picture=image_pixels(image) if layered and image is not None else None,
+        near=options.near, far=options.far, background=layered,
     )  # fmt: skip
     mesh = grid_mesh(name, grid)
     scale = _uncertainty_scale(grid)

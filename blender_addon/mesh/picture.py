@@ -59,7 +59,8 @@ def field_of_view_of(image: bpy.types.Image) -> float:
     """Radians across the longer side: of the picture's EXIF record, or the default."""
     source = image.get(TURNED) or image.filepath
     record = read_exif(Path(bpy.path.abspath(source))) if source else {}
-    return math.radians(field_of_view(image.size[1], image.size[0], exif=record).degrees)
+    width, height = image.size if image.size[0] else (1, 1)  # a clip has no size until it is shown
+    return math.radians(field_of_view(height, width, exif=record).degrees)
 
 
 def mask_pixels(mask: bpy.types.Image, size: tuple[int, int]) -> np.ndarray:
