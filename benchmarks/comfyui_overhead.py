@@ -90,7 +90,7 @@ class Graph:
                     ),
                     "ensemble": node(
                         "MarigoldKit_Ensemble", predictions=["estimate", 0],
-                        method="closed form", reduction="median",
+                        method="closed form", reduction="median", uncertainty_scale=0.1,
                     ),
                     "save": node(
                         "MarigoldKit_SaveDepth", depth=["ensemble", 0], format="NPY",

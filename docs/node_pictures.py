@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from marigold_core import DepthMap, Marigold, normalize_depth, read_image
+from marigold_core import DepthMap, Marigold, normalize_depth, panorama_depth, read_image
 from marigold_core.colormaps import COLORMAPS, colorize
+from marigold_core.panorama import sphere_rays
 
 ROOT = Path(__file__).parents[1]
 PANEL = 240  # pixels, the width of one panel
@@ -67,6 +68,33 @@ def relief(depth: Floats) -> Floats:
     """Light from the side on the surface: shows steps that the map itself hides."""
     down, right = np.gradient(depth.astype(np.float64) * 500)
     return ((1 + right + down) / np.sqrt(3 * (1 + right**2 + down**2))).astype(np.float32)
+
+
+def room_panorama(height: int) -> Floats:
+    """A furnished room of a formula, all around: (H, 2 H, 3) in [0, 1]."""
+    rays = sphere_rays(height, 2 * height, slice(None))[0].numpy().astype(np.float64)
+    walls = np.where(rays > 0, [2.5, 1.2, 3.5], [1.8, 1.0, 2.5]) / np.maximum(abs(rays), 1e-6)
+    distance, side = walls.min(-1), walls.argmin(-1)
+    base = np.array([[0.75, 0.6, 0.5], [0.55, 0.45, 0.35], [0.6, 0.65, 0.75]])
+    colour = base[side] * np.where((rays[..., 1] < 0) & (side == 1), 1.6, 1)[..., None]
+    normal = -np.sign(rays) * (np.arange(3) == side[..., None])
+    for centre, radius, tint in (
+        ((0.9, 0.6, 1.6), 0.6, (0.8, 0.25, 0.15)),
+        ((-1.0, 0.8, 0.4), 0.4, (0.2, 0.5, 0.75)),
+        ((0.6, 0.7, -1.5), 0.5, (0.85, 0.7, 0.2)),
+    ):
+        along = rays @ np.array(centre)
+        inside = along**2 - np.dot(centre, centre) + radius**2
+        near = along - np.sqrt(inside.clip(0))
+        hit = (inside > 0) & (along > 0) & (near < distance)
+        point = rays * near[..., None]
+        normal = np.where(hit[..., None], (point - centre) / radius, normal)
+        colour = np.where(hit[..., None], tint, colour)
+        distance = np.where(hit, near, distance)
+    tiles = np.floor(rays * distance[..., None] / 0.5 + 1e-3).sum(-1) % 2
+    light = np.array([0.3, -0.9, -0.2])
+    shade = 0.55 + 0.45 * (normal @ light).clip(0, 1) + 0.08 * tiles
+    return (colour * shade[..., None]).clip(0, 1).astype(np.float32)
 
 
 def from_the_side(depth_map: DepthMap, rgb: Floats) -> Floats:
@@ -137,6 +165,12 @@ def main() -> None:
         "colorize": [(name, colorize(depth, name)) for name in COLORMAPS],
         "one_node": [picture, ("depth, near is white", to_bytes(near_white))],
     }
+    panorama = room_panorama(256)
+    around = panorama_depth(marigold, panorama, ensemble_size=4, seed=0)
+    sheets["panorama"] = [
+        ("panorama", to_bytes(panorama)),
+        ("distance from its centre", colorize(around.depth)),
+    ]
     folder = ROOT / "web" / "docs" / "images"
     folder.mkdir(parents=True, exist_ok=True)
     for name, panels in sheets.items():

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .metric.hints import KnownDepths
     from .normals import NormalMap
     from .options import Options
+    from .panorama import panorama_depth
     from .progress import Progress
     from .targets import merge_predictions
 
@@ -63,6 +64,7 @@ _HOMES = {
     "load_checkpoint": "checkpoints.loading",
     "merge_predictions": "targets",
     "normalize_depth": "depth",
+    "panorama_depth": "panorama",
     "read_depth": "depth",
     "read_image": "images",
     "read_known_depths": "metric.hint_files",
@@ -96,6 +98,7 @@ __all__ = [
     "load_checkpoint",
     "merge_predictions",
     "normalize_depth",
+    "panorama_depth",
     "read_depth",
     "read_image",
     "read_known_depths",

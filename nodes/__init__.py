@@ -12,6 +12,7 @@ from .depth_from_image import DepthFromImage
 from .depth_to_mesh import DepthToMesh
 from .ensemble import EnsemblePredictions
 from .estimate_depth import EstimateDepth
+from .estimate_panorama import EstimatePanorama
 from .load_depth import LoadDepth
 from .load_marigold import LoadMarigold
 from .marigold_depth import MarigoldDepth
@@ -31,6 +32,7 @@ NODES: list[type[io.ComfyNode]] = [
     DepthFromImage,
     DepthFromGeometry,
     CombineDepth,
+    EstimatePanorama,
     MarigoldDepth,
 ]
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..marigold_core.options import MOST_SEED
 from .depth_from_image import WHITE_IS_USED
 from .managed_model import ManagedModel
-from .run_progress import RunProgress
+from .run_progress import RunProgress, interruptible
 from .sockets import CATEGORY, Model, PicturePredictions, Predictions, schema
 from .tensors import image_of, masks, pictures
 
@@ -116,14 +116,15 @@ def estimate(
     progress = RunProgress(len(images))
     batch = []
     for progress.picture, picture in enumerate(images):
-        predictions = marigold.predict(
-            picture,
-            num_inference_steps=steps or None,
-            ensemble_size=members,
-            processing_resolution=resolution or None,
-            seed=seed,
-            callback=progress,
-        )
+        with interruptible(model.patcher.model):
+            predictions = marigold.predict(
+                picture,
+                num_inference_steps=steps or None,
+                ensemble_size=members,
+                processing_resolution=resolution or None,
+                seed=seed,
+                callback=progress,
+            )
         batch.append(
             PicturePredictions(
                 predictions.cpu(),

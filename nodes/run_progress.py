@@ -1,16 +1,41 @@
-"""The engine's reports to ComfyUI's progress bar, with a preview of each step; and its Cancel."""
+"""Passes the engine's progress on to ComfyUI, with previews, and Cancel to the engine."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import comfy.model_management
 import comfy.utils
 import latent_preview
 from comfy.cli_args import LatentPreviewMethod
 from PIL import Image
+from torch import nn
 
 from ..marigold_core import Progress, colorize
 
 PREVIEW_PIXELS = 256
+
+
+@contextmanager
+def interruptible(networks: nn.Module) -> Iterator[None]:
+    """Cancel takes effect at the next block of the networks, not only after a step of all members:
+    on a CPU one network call can take minutes."""
+    hooks = [
+        module.register_forward_pre_hook(check_cancel)
+        for module in networks.modules()
+        if next(module.children(), None) is not None
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def check_cancel(*_: Any) -> None:
+    comfy.model_management.throw_exception_if_processing_interrupted()
 
 
 class RunProgress:
@@ -22,9 +47,9 @@ class RunProgress:
         self.bar = comfy.utils.ProgressBar(1)
 
     def __call__(self, progress: Progress) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        check_cancel()
         preview = None
-        # Decoding a preview costs time, so only where somebody has asked for previews.
+        # Decoding a preview costs time, so only where the user has switched previews on.
         if progress.stage == "denoise" and previews_wanted():
             shown = Image.fromarray(colorize(progress.preview()))
             preview = ("JPEG", shown, PREVIEW_PIXELS)

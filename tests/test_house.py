@@ -128,6 +128,7 @@ def test_the_engine_imports_itself_relatively():
 FLOORS = (
     ("__main__", "cli", "worker"),
     ("metric.guided",),
+    ("panorama",),
     ("engine",),
     ("targets",),
     ("denoising", "checkpoints"),

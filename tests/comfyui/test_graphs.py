@@ -41,15 +41,36 @@ def base(seed=0, steps=2, predictions=1, width=128, height=96):
             "EstimateDepth", model=["load", 0], image=["image", 0], steps=steps,
             predictions=predictions, resolution=RESOLUTION, seed=seed,
         ),
-        "ensemble": ours(
-            "Ensemble", predictions=["estimate", 0], method="closed form", reduction="median"
-        ),
-        "normalize": ours(
-            "Normalize", depth=["ensemble", 0], mode="min-max", near_is_white=True, gamma=1.0,
-            range="per image", sequence=False, low_percentile=2.0, high_percentile=98.0,
-            fixed_near=0.0, fixed_far=1.0, near_distance=1.0, far_distance=5.0,
-        ),
+        "ensemble": ensemble("estimate"),
+        "normalize": normalize(mode="min-max"),
     }  # fmt: skip
+
+
+def ensemble(source, **changes):
+    inputs = {"method": "closed form", "reduction": "median", "uncertainty_scale": 0.1}
+    return ours("Ensemble", predictions=[source, 0], **(inputs | changes))
+
+
+def normalize(**changes):
+    """The inputs of a dynamic combo's option are called "combo.input"."""
+    inputs = {"near_is_white": True, "gamma": 1.0, "range": "per image", "sequence": False}
+    return ours("Normalize", depth=["ensemble", 0], **(inputs | changes))
+
+
+def mesh(**changes):
+    inputs = {
+        "depth": ["ensemble", 0],
+        "image": ["image", 0],
+        "field_of_view": 50.0,
+        "near": 1.0,
+        "far": 5.0,
+        "tear": 0.0,
+        "max_vertices": 1000000,
+        "image_index": 0,
+        "file_format": "glb",
+        "filename_prefix": "mesh/all",
+    }
+    return ours("DepthToMesh", **(inputs | changes))
 
 
 def saved(comfyui, outputs, name, kind="images"):
@@ -74,14 +95,15 @@ def test_every_node_runs_and_writes_what_it_says(comfyui):
         "exr": ours("SaveDepth", depth=["ensemble", 0], format="32-bit EXR",
                     filename_prefix="depth/all"),
         "again": ours("DepthFromImage", image=["normalize", 0], near_is_white=True, kind="depth",
-                      batch="pictures", near_distance=1.0, far_distance=5.0),
+                      batch="pictures"),
+        "both": ours("CombineDepth", depth_1=["ensemble", 0], depth_2=["again", 0]),
+        "of both": ensemble("both"),
+        "npy": ours("SaveDepth", depth=["of both", 0], format="NPY", filename_prefix="depth/both"),
         "png": ours("SaveDepth", depth=["again", 0], format="16-bit PNG",
                     filename_prefix="depth/again"),
-        "mesh": ours("DepthToMesh", depth=["ensemble", 0], image=["image", 0], field_of_view=50.0,
-                     near=1.0, far=5.0, tear=0.0, max_vertices=1000000, image_index=0,
-                     file_format="glb", filename_prefix="mesh/all"),
+        "mesh": mesh(),
         "glb": node("SaveGLB", mesh=["mesh", 0], filename_prefix="mesh/core"),
-        "show": node("Preview3D", model_file=["mesh", 1]),
+        "show": node("Preview3D", model_file=["mesh", 1], camera_info=["mesh", 3]),
     }  # fmt: skip
     outputs = comfyui.run(graph)
     for name in ("save", "preview", "unsure"):
@@ -95,6 +117,7 @@ def test_every_node_runs_and_writes_what_it_says(comfyui):
     (written,) = saved(comfyui, outputs, "mesh", "3d")
     assert written.read_bytes()[:4] == b"glTF"
     assert outputs["show"]["result"][0] == f"mesh/{written.name}"
+    assert outputs["show"]["result"][1]["cameraType"] == "perspective"
     assert (comfyui.base / "output" / "mesh" / "core_00001_.glb").stat().st_size > 10000
 
 
@@ -107,7 +130,7 @@ def test_extra_model_paths_are_honoured(comfyui):
 def test_one_node_gives_what_the_four_give(comfyui):
     graph = base(seed=7, steps=0) | {
         "save": save("normalize", prefix="four"),
-        "one": ours("MarigoldDepth", image=["image", 0], checkpoint="nano", predictions=1,
+        "one": ours("Depth", image=["image", 0], checkpoint="nano", predictions=1,
                     mode="min-max", near_is_white=True, steps=0, resolution=RESOLUTION, seed=7),
         "save one": save("one", prefix="one"),
     }  # fmt: skip
@@ -124,7 +147,7 @@ def test_one_node_estimates_once_for_several_looks(comfyui):
     estimated = []
     for mode in ("min-max", "percentile"):
         graph = {name: base()[name] for name in ("picture", "image")} | {
-            "one": ours("MarigoldDepth", image=["image", 0], checkpoint="nano", predictions=1,
+            "one": ours("Depth", image=["image", 0], checkpoint="nano", predictions=1,
                         mode=mode, near_is_white=True, steps=2, resolution=RESOLUTION, seed=99),
             "save": save("one"),
         }  # fmt: skip
@@ -160,9 +183,7 @@ def test_a_picture_does_not_depend_on_its_batch(comfyui):
         "EstimateDepth", model=["load", 0], image=["batch", 0], steps=2, predictions=1,
         resolution=RESOLUTION, seed=11,
     )  # fmt: skip
-    graph["merged"] = ours(
-        "Ensemble", predictions=["both", 0], method="closed form", reduction="median"
-    )
+    graph["merged"] = ensemble("both")
     for name, source in (("alone", "ensemble"), ("batch of 2", "merged")):
         graph[f"npy {name}"] = ours(
             "SaveDepth", depth=[source, 0], format="NPY", filename_prefix=f"batch/{name}"
@@ -208,18 +229,96 @@ def test_cancel_at_step_2_of_10(comfyui):
     assert comfyui.run(graph)["save"]["images"]
 
 
-def test_errors_are_one_sentence(comfyui):
+def test_every_option_of_every_combo(comfyui):
+    """Each once, in few prompts: ComfyUI runs nodes in ways of its own (inference mode)."""
+    comfyui.run(base(predictions=3) | {
+        "saved": ours("SaveDepth", depth=["ensemble", 0], format="32-bit TIFF",
+                      filename_prefix="options/depth"),
+    })  # fmt: skip
+    graph = base(predictions=3)
+    shown = []
+    for method in ("closed form", "paper"):
+        for reduction in ("median", "mean"):
+            shown.append(f"{method} {reduction}")
+            graph[shown[-1]] = ensemble("estimate", method=method, reduction=reduction)
+    modes = {
+        "percentile": {"mode.low_percentile": 2.0, "mode.high_percentile": 98.0},
+        "fixed near/far": {"mode.near_value": 0.0, "mode.far_value": 1.0},
+        "inverse depth (ControlNet)": {"mode.far_to_near": 5.0},
+        "min-max": {"range": "whole batch", "sequence": True},
+    }
+    for mode, settings in modes.items():
+        graph[mode] = normalize(mode=mode, **settings)
+    disparity = {"kind.near_distance": 1.0, "kind.far_distance": 5.0}
+    for kind, batch, more in (
+        ("disparity", "pictures", disparity),
+        ("distance", "predictions of one picture", {}),
+    ):
+        graph[kind] = ours("DepthFromImage", image=["normalize", 0], near_is_white=True,
+                           kind=kind, batch=batch, **more)  # fmt: skip
+        graph[f"saved {kind}"] = ours("SaveDepth", depth=[kind, 0], format="16-bit PNG",
+                                      filename_prefix=f"options/{kind}")  # fmt: skip
+    for kind in ("depth", "distance"):
+        graph[f"loaded {kind}"] = ours(
+            "LoadDepth", file="options/depth_00001_.tiff [output]", kind=kind
+        )
+        graph[f"color {kind}"] = ours("Colorize", depth=[f"loaded {kind}", 0], show="depth",
+                                      colormap="turbo", uncertainty_scale=0.1)  # fmt: skip
+    outputs = [*shown, *modes, "color depth", "color distance"]
+    for name in outputs:
+        graph[f"preview {name}"] = node("PreviewImage", images=[name, 1 if name in shown else 0])
+    graph["ply"] = mesh(file_format="ply")
+    result = comfyui.run(graph)
+    for name in outputs:
+        assert saved(comfyui, result, f"preview {name}")[0].is_file()
+
+
+def test_the_cores_geometry_nodes_take_ours_and_we_take_theirs(comfyui):
+    known = comfyui.request("/object_info")
+    if "DA3GeometryToMesh" not in known:
+        pytest.skip("this ComfyUI has no Depth Anything 3")
+    graph = base() | {
+        "mesh": mesh(),
+        "theirs": node("DA3GeometryToMesh", da3_geometry=["mesh", 2], batch_index=0, decimation=1,
+                       discontinuity_threshold=0.5, confidence_threshold=0.1, use_sky_mask=True,
+                       texture=True),
+        "glb": node("SaveGLB", mesh=["theirs", 0], filename_prefix="mesh/theirs"),
+        "back": ours("DepthFromGeometry", geometry=["mesh", 2], unit="metres"),
+        "save": ours("SaveDepth", depth=["back", 0], format="NPY", filename_prefix="depth/back"),
+    }  # fmt: skip
+    comfyui.run(graph)
+    back = np.load(comfyui.base / "output" / "depth" / "back_00001_.npy")
+    assert back.min() >= 1 and back.max() <= 5 and np.ptp(back) > 0.5
+    import trimesh
+
+    folder = comfyui.base / "output" / "mesh"
+    theirs = trimesh.load(next(folder.glob("theirs_*.glb")), force="mesh")
+    ours_too = trimesh.load(sorted(folder.glob("all_*.glb"))[-1], force="mesh")
+    # The same camera: both meshes fill the same space, up to what is torn.
+    assert np.allclose(theirs.bounds, ours_too.bounds, atol=0.15)
+
+
+def test_errors_are_one_line(comfyui):
     graph = base() | {
         "tiny": node("EmptyImage", width=1, height=1, batch_size=1, color=0),
-        "mesh": ours("DepthToMesh", depth=["ensemble", 0], image=["tiny", 0], field_of_view=50.0,
-                     near=1.0, far=5.0, tear=0.0, max_vertices=1000000, image_index=0,
-                     file_format="glb", filename_prefix="mesh/wrong"),
-    }  # fmt: skip
+        "mesh": mesh(image=["tiny", 0], filename_prefix="mesh/wrong"),
+    }
     with pytest.raises(PromptFailed, match="do not belong together"):
         comfyui.run(graph)
     graph["load"]["inputs"]["checkpoint"] = "gone"
     with pytest.raises(PromptFailed, match="There is no Marigold checkpoint 'gone'"):
         comfyui.run(graph)
+
+
+def test_the_frontend_shows_no_path_in_front_of_an_error(comfyui):
+    graph = base() | {
+        "wrong": normalize(mode="fixed near/far", **{"mode.near_value": 1.0, "mode.far_value": 1.0})
+    }
+    graph["save"] = save("wrong")
+    entry = comfyui.wait(comfyui.queue(graph))
+    (failed,) = [m for kind, m in entry["status"]["messages"] if kind == "execution_error"]
+    assert failed["exception_type"] == "MarigoldError"
+    assert failed["exception_message"].startswith("near_value and far_value are both 1")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

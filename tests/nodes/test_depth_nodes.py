@@ -107,6 +107,44 @@ def test_cancel_stops_within_a_step_and_leaves_the_model_whole(run, model, image
     assert torch.equal(estimate(run, model, image, steps=10)[0][0].members, wanted)
 
 
+def test_cancel_stops_within_one_network_call(run, model, image, comfy):
+    done = []
+
+    def cancel(*_):
+        comfy.model_management.interrupt_current_processing()
+
+    unet = model.marigold.unet
+    hooks = [
+        unet.down_blocks[0].register_forward_pre_hook(cancel),
+        unet.mid_block.register_forward_pre_hook(lambda *_: done.append("middle")),
+    ]
+    try:
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            estimate(run, model, image, predictions=4)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert not done
+    # And nothing of it is left on the networks.
+    assert not any(module._forward_pre_hooks for module in model.patcher.model.modules())
+
+
+def test_a_panorama_is_the_engines(run, model):
+    from marigold_core import panorama_depth
+
+    picture = torch.rand(1, 32, 64, 3)
+    depth, shown = run(
+        "EstimatePanorama", model=model, image=picture, steps=1, resolution=32, seed=3
+    ).args
+    with torch.inference_mode():
+        wanted = panorama_depth(
+            Marigold.from_pretrained("nano", device="cpu"), picture[0].numpy(),
+            num_inference_steps=1, processing_resolution=32, seed=3,
+        )  # fmt: skip
+    assert np.allclose(depth[0].depth, wanted.depth, atol=1e-5)
+    assert shown.shape == (1, 32, 64, 3)
+
+
 def test_comfyui_places_the_networks_before_each_run(run, model, image, comfy):
     assert not comfy.model_management.loaded  # loading a checkpoint takes main memory alone
     estimate(run, model, image)

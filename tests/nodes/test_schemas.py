@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 EXPECTED = {
     "LoadMarigold", "EstimateDepth", "Ensemble", "Normalize", "DepthFromImage", "DepthToMesh",
-    "SaveDepth", "LoadDepth", "DepthFromGeometry", "CombineDepth", "Colorize", "Depth",
+    "SaveDepth", "LoadDepth", "DepthFromGeometry", "CombineDepth", "EstimatePanorama",
+    "Colorize", "Depth",
 }  # fmt: skip
 
 
