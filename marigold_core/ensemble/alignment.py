@@ -17,7 +17,7 @@ CONSTANT = 4 * torch.finfo(torch.float32).eps
 NOISY = 2.0
 ROUNDS = 3
 # A pixel's weight falls to a quarter at this many robust deviations of its member.
-OUTLIER = 4.0
+OUTLIER = 6.0
 # Deviations, in units of a map's own, below which neither pixels nor members are told apart.
 NEGLIGIBLE = 0.02
 # The median absolute deviation of Gaussian noise, to its standard deviation.
