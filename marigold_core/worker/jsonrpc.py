@@ -31,6 +31,7 @@ BAD_INPUT = -32001
 BAD_CHECKPOINT = -32002
 OUT_OF_MEMORY = -32003
 NOT_INSTALLED = -32004
+BUSY = -32005
 
 DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "uint8": np.dtype("u1")}
 LARGEST_JSON = 2**24

@@ -1,8 +1,9 @@
 """What the worker's methods do: parameters and arrays in, a JSON result and arrays out.
 
-A `model` names the checkpoint and how to load it: {checkpoint, device, dtype, variant, vae, base,
-cache_dir, allow_download}, all but the first optional. It comes with every request that needs
-networks, so that a request stands alone after a restart; equal to the loaded one, it costs nothing.
+A `model` names the checkpoint and how to load it: {checkpoint, device, dtype, variant, revision,
+vae, base, cache_dir, allow_download}, all but the first optional. It comes with every request that
+needs networks, so that a request stands alone after a restart; equal to the loaded one, it costs
+nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ Arrays = Mapping[str, Any]
 Answer = tuple[dict[str, Any], dict[str, Any]]
 # Of the engine's options, those that are JSON values.
 OPTIONS = tuple(f.name for f in fields(Options) if f.name not in ("generator", "latents"))
-MODEL_WORDS = ("device", "dtype", "variant", "vae", "base", "cache_dir")
+MODEL_WORDS = ("device", "dtype", "variant", "revision", "vae", "base", "cache_dir")
 
 
 class Session:
@@ -92,6 +93,8 @@ class Session:
         settings: the JSON values among the fields of `Options`.
         """
         _check_names(settings, OPTIONS)
+        _check_text("image", image)
+        _check_text("mask", mask)
         options = Options(**settings)
         marigold = self._load(model, report)
         marigold.expect("depth")
@@ -122,6 +125,9 @@ class Session:
         report("merge")
         frames = _given("frames", None, arrays)
         _check_names(options, ("scale_invariant", "shift_invariant"))
+        for name, value in options.items():
+            if not isinstance(value, bool):
+                raise MarigoldError(f"{name} is {str(value)[:40]!r}; use true or false.")
         aligned = align_sequence(frames, mask=_mask(arrays), **options)
         return {}, {"frames": aligned}
 
@@ -132,10 +138,15 @@ class Session:
         *,
         checkpoint: str,
         variant: str | None = None,
+        revision: str | None = None,
         cache_dir: str | None = None,
     ) -> Answer:
+        for name, value in (("variant", variant), ("revision", revision), ("cache_dir", cache_dir)):
+            _check_text(name, value)
+        if not isinstance(checkpoint, str):
+            raise MarigoldError(f"checkpoint is {str(checkpoint)[:40]!r}; give a name.")
         report("download")
-        folder = download(checkpoint, variant=variant, cache_dir=cache_dir)
+        folder = download(checkpoint, variant=variant, revision=revision, cache_dir=cache_dir)
         return {"folder": str(folder)}, {}
 
     def _load(self, model: Any, report: Report) -> Marigold:
@@ -169,9 +180,22 @@ class Session:
 def _checked_model(model: Any) -> dict[str, Any]:
     words = ("checkpoint", *MODEL_WORDS, "allow_download")
     if not isinstance(model, dict) or not model.get("checkpoint") or model.keys() - set(words):
-        raise MarigoldError(f"model is {model!r}; give checkpoint and, of {words}, what differs.")
+        shown = str(model)[:200]
+        raise MarigoldError(f"model is {shown}; give checkpoint and, of {words}, what differs.")
+    for word in ("checkpoint", *MODEL_WORDS):
+        _check_text(f"model's {word}", model.get(word))
+    if model.get("allow_download") not in (None, True, False):
+        raise MarigoldError(
+            f"model's allow_download is {model['allow_download']!r}; use a boolean."
+        )
     checked_device(model.get("device"))
     return {word: model.get(word) for word in words}
+
+
+def _check_text(name: str, value: Any) -> None:
+    """Names and paths come as text, or not at all."""
+    if value is not None and (not isinstance(value, str) or not value or "\0" in value):
+        raise MarigoldError(f"{name} is {str(value)[:40]!r}; give a text.")
 
 
 def _check_names(given: dict[str, Any], known: Iterable[str]) -> None:

@@ -25,9 +25,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .. import __version__
 from ..errors import Cancelled, CheckpointError, MarigoldError, is_out_of_memory
+from ..files import exit_on_sigterm
 from .jsonrpc import (
     BAD_CHECKPOINT,
     BAD_INPUT,
+    BUSY,
     CANCELLED,
     INTERNAL_ERROR,
     INVALID_REQUEST,
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
 
 METHODS = ("load", "depth", "align", "download", "unload")
 IDLE_SECONDS = 300.0
+LONGEST_IDLE_SECONDS = 7 * 24 * 3600
+MOST_WAITING = 100  # requests: a front end sends few before it waits for an answer
 NO_MEMORY = (
     "The device ran out of memory: close other programs that use it, lower the resolution, use "
     "dtype float16, or choose device 'cpu'."
@@ -111,7 +115,7 @@ class Worker:
     def _receive(self, message: Message) -> None:
         content = message.content
         id, method, params = content.get("id"), content.get("method"), content.get("params", {})
-        if not isinstance(id, (int, str)):
+        if not isinstance(id, (int, str)) or isinstance(id, bool):
             self._refuse(None, INVALID_REQUEST, "A request has an id, a number or a string.")
         elif not isinstance(method, str) or not isinstance(params, dict):
             self._refuse(id, INVALID_REQUEST, "A request has a method and named params.")
@@ -120,9 +124,14 @@ class Worker:
         elif method == "status":
             self._send({"id": id, "result": self._status()})
         elif method in METHODS:
+            request = Request(id, method, params, message.arrays)
             with self._changed:
-                self._waiting.append(Request(id, method, params, message.arrays))
-                self._changed.notify()
+                is_full = len(self._waiting) >= MOST_WAITING
+                if not is_full:
+                    self._waiting.append(request)
+                    self._changed.notify()
+            if is_full:
+                self._refuse(id, BUSY, f"{MOST_WAITING} requests are waiting; wait for answers.")
         else:
             self._refuse(id, METHOD_NOT_FOUND, f"The engine has no method {method!r}.")
 
@@ -192,6 +201,8 @@ class Worker:
                 request.method, request.params, request.arrays, report
             )
             message = encode({"id": request.id, "result": result}, arrays)
+        except SystemExit:  # SIGTERM
+            raise
         except BaseException as error:
             failure = _failure(error, request.method)
         # Outside the except block: the traceback keeps the failed run's tensors alive.
@@ -224,9 +235,14 @@ class Worker:
 
 def _idle_seconds(params: dict[str, Any]) -> float | None:
     seconds = params.pop("idle_seconds", IDLE_SECONDS)
-    if seconds is not None and not (isinstance(seconds, (int, float)) and seconds >= 0):
-        raise MarigoldError(f"idle_seconds is {seconds!r}; give seconds, or None for never.")
-    return seconds
+    if seconds is None:
+        return None
+    if type(seconds) not in (int, float) or not 0 <= seconds <= LONGEST_IDLE_SECONDS:
+        raise MarigoldError(
+            f"idle_seconds is {str(seconds)[:40]}; give seconds, at most {LONGEST_IDLE_SECONDS}, or"
+            " None for never."
+        )
+    return float(seconds)
 
 
 def _failure(error: BaseException, method: str) -> tuple[int, str]:
@@ -254,4 +270,5 @@ def main() -> None:
     os.dup2(2, 1)
     # Ctrl-C in the terminal that Blender was started from goes to all its children as well.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    exit_on_sigterm()
     Worker(source, os.fdopen(sink, "wb")).run()
