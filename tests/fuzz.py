@@ -4,10 +4,11 @@
     python tests/fuzz.py --seconds 600             # a night's worth, or by hand
     python tests/fuzz.py --reader exr --seed 3
 
-A reader may return what it documents or raise its documented error, within 5 seconds; anything
-else is a finding: another exception, a crash, a hang. Each reader runs in a process of its own.
-The input of a finding is kept in tests/fuzz_corpus/, from where it is tried first in every later
-run. Prints how many inputs each reader was given, how many it took, and the memory it needed.
+A reader may return what it documents or raise its documented error, within 20 seconds of computing
+(a PNG of 117 megapixels took 6); anything else is a finding: another exception, a crash, a
+hang. Each reader runs in a process of its own. The input of a finding is kept in
+tests/fuzz_corpus/, from where it is tried first in every later run. Prints how many inputs each
+reader was given, how many it took, and the memory it needed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CORPUS = Path(__file__).parent / "fuzz_corpus"
-SLOWEST_SECONDS = 5.0
+SLOWEST_SECONDS = 20.0
 # What mistakes in sizes and counts are made of.
 EDGES = (0, 1, 2, 7, 8, 127, 128, 255, 256, 32767, 65535, 2**24, 2**31 - 1, 2**31, 2**32 - 1,
          2**63 - 1, 2**63, 2**64 - 8, 2**64 - 1)  # fmt: skip
@@ -391,11 +392,12 @@ def run_reader(name: str, seconds: float, seed: int, most: int | None = None) ->
             if time.monotonic() > ends or counts["inputs"] == most:
                 break
             file.write_bytes(data)
-            started = time.monotonic()
+            started = time.process_time()  # not the clock's: the machine may be busy
             counts["taken" if reader.read(file) else "refused"] += 1
             counts["inputs"] += 1
-            if counts["inputs"] > sound and time.monotonic() - started > SLOWEST_SECONDS:
-                raise Finding(f"{time.monotonic() - started:.1f} seconds for one input")
+            spent = time.process_time() - started
+            if counts["inputs"] > sound and spent > SLOWEST_SECONDS:
+                raise Finding(f"{spent:.1f} seconds for one input")
     return counts
 
 

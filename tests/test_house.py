@@ -293,3 +293,19 @@ def test_no_paths_of_one_machine():
     for file in files(*TEXT):
         for number, line in enumerate(file.read_text("utf-8", "replace").splitlines(), start=1):
             assert not MACHINE_PATH.search(line), f"{file.relative_to(ROOT)}:{number}: {line}"
+
+
+def test_workflows_pin_actions_by_commit_and_tools_by_hash():
+    for file in (ROOT / ".github" / "workflows").glob("*.yml"):
+        text = file.read_text(encoding="utf-8")
+        for action in re.findall(r"uses: (\S+)", text):
+            assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action), f"{file.name}: {action}"
+        for line in re.findall(r"pip install (.+)", text):
+            known = ("--require-hashes", "-c constraints.txt", "-r ComfyUI", "--extra-index-url")
+            assert line.startswith(known), f"{file.name}: {line}"
+    locked = (ROOT / ".github" / "tools.txt").read_text(encoding="utf-8")
+    for block in re.split(r"\n(?=\S)", locked.strip()):
+        assert re.match(r"[\w.-]+==\S+ ", block), block[:80]
+        assert "--hash=sha256:" in block, block[:80]
+    for line in (ROOT / ".github" / "tools.in").read_text(encoding="utf-8").splitlines():
+        assert line.startswith("#") or f"\n{line.split('==')[0]}==" in f"\n{locked}", line
