@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from marigold_core.checkpoints.config import SCHEDULER, checked, read_json
 from marigold_core.checkpoints.empty_prompt import empty_prompt_embedding, fingerprint
+from marigold_core.checkpoints.families import target_of
 from marigold_core.checkpoints.hub import locate
 from marigold_core.checkpoints.inspection import find_vae, scaling_factor
 from marigold_core.checkpoints.networks import UNETS, find_component, load_network
@@ -35,8 +36,9 @@ NOISE_PROCESS = (
 class Base:
     """unet: float32, 8 -> 4 channels, on the CPU. vae: float32, frozen. text_embedding: (1, L, D).
 
-    prediction_type: what the base itself predicts. scheduler_config: the DDIM scheduler of what is
-    trained. vae_fingerprint: changes with the VAE's weights and scaling factor.
+    target, prediction_type: what the base itself estimates and predicts. scheduler_config: the DDIM
+    scheduler of what is trained. vae_fingerprint: changes with the VAE's weights and scaling
+    factor.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Base:
     unet: Any
     vae: Any
     text_embedding: Tensor
+    target: str
     prediction_type: str
     scheduler_config: dict[str, Any]
     schedule: NoiseSchedule
@@ -73,8 +76,11 @@ def open_base(name: str, objective: str, zero_snr: bool) -> Base:
     stated = checked(stated, SCHEDULER, "scheduler/scheduler_config.json")
     config = scheduler_config(stated, objective, zero_snr)
     unet: Any = load_network(find_component(folder / "unet", UNETS), cpu, torch.float32)
+    target = "depth"
     if unet.config.in_channels == 4:
         widen_conv_in(unet)
+    elif (folder / "model_index.json").is_file():
+        target = target_of(name, read_json(folder / "model_index.json"), unet.config)
     if (unet.config.in_channels, unet.config.out_channels) != (8, 4):
         raise CheckpointError(
             f"{folder}/unet has {unet.config.in_channels} input and {unet.config.out_channels} "
@@ -93,6 +99,7 @@ def open_base(name: str, objective: str, zero_snr: bool) -> Base:
         unet=unet,
         vae=vae.requires_grad_(False),
         text_embedding=embedding,
+        target=target,
         prediction_type=str(stated.get("prediction_type", "epsilon")),  # diffusers' default
         scheduler_config=config,
         schedule=NoiseSchedule.from_config(config),

@@ -50,6 +50,7 @@ from validation import validate, validation_samples
 from marigold_core import Marigold
 from marigold_core.errors import MarigoldError, is_out_of_memory
 from marigold_core.files import exit_on_sigterm
+from marigold_core.targets import WORDS
 
 # After so many steps in a row without a finite loss the weights do not recover.
 BAD_STEPS = 10
@@ -71,6 +72,10 @@ def train(recipe: Any, accelerator: Accelerator, accumulation: int, base: Base) 
     """The whole run, from the data to the final checkpoint. Raises MarigoldError without one."""
     device, main_process = accelerator.device, accelerator.is_main_process
     run = recipe.output / "run"
+    if base.target != "depth":
+        accelerator.print(
+            f"{recipe.base} estimates {WORDS[base.target]}; this run trains it to estimate depth."
+        )
     wanted = base.scheduler_config["prediction_type"]
     if base.prediction_type != wanted:
         accelerator.print(

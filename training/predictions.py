@@ -27,7 +27,7 @@ from marigold_core.denoising import decode, encode, vae_factor
 from marigold_core.depth import normalize_depth
 from marigold_core.depth_files import write_array
 from marigold_core.resize import processing_size, resize_map, to_pixels
-from marigold_core.targets import depth_from_decoded
+from marigold_core.targets import WORDS, depth_from_decoded
 
 NOISES = ("gaussian", "zeros", "multiresolution")
 METHODS = ("closed_form", "paper")
@@ -66,7 +66,7 @@ class Setting(NamedTuple):
 
 
 class Predictor:
-    """Depth maps of one checkpoint.
+    """Depth maps of one checkpoint. Raises MarigoldError for one that estimates something else.
 
     folder: where they are kept; None keeps nothing. processing_resolution: as in `Marigold`. The
     members of an ensemble are the first of a larger one with the same seed, so that a sweep over
@@ -76,6 +76,11 @@ class Predictor:
     def __init__(
         self, marigold: Marigold, folder: Path | None, processing_resolution: int | None = None
     ) -> None:
+        if marigold.target.name != "depth":
+            raise MarigoldError(
+                f"This checkpoint estimates {WORDS[marigold.target.name]}; evaluate.py measures "
+                "depth."
+            )
         self.marigold = marigold
         if processing_resolution is None:
             processing_resolution = marigold.processing_resolution

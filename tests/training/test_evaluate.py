@@ -105,6 +105,12 @@ def test_leading_timesteps_are_the_engines_own(checkpoint, folder, tmp_path):
     assert mean != pytest.approx(trailing["2 steps x 1"]["mean"]["abs_rel"], rel=1e-6)
 
 
+def test_a_checkpoint_for_something_else_is_refused(folder, tmp_path):
+    normals = build_checkpoint(tmp_path / "normals", "normals-v1-1")
+    with pytest.raises(SystemExit, match="estimates normals; evaluate.py measures depth"):
+        run(normals, folder, tmp_path / "out")
+
+
 def test_the_ceiling_is_the_true_depth_through_the_vae(tmp_path):
     evaluate.main(["nano", "--data", "procedural:3", "--settings", "1x1", "--ceiling",
                    "--processing-resolution", "0", "--output", str(tmp_path)])  # fmt: skip

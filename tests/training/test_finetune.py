@@ -21,6 +21,7 @@ resource = pytest.importorskip("resource", reason="the full disk is played with 
 import checkpointing  # noqa: E402
 import finetune  # noqa: E402
 from accelerate.state import AcceleratorState, GradientState  # noqa: E402
+from checkpoint_builders import build_checkpoint  # noqa: E402
 from diffusers import AutoencoderKL  # noqa: E402
 from filelock import FileLock, Timeout  # noqa: E402
 from run_setup import output_folder  # noqa: E402
@@ -289,6 +290,13 @@ def test_a_base_that_predicts_noise_is_said_to_learn_velocity(base, pictures, tm
     assert "predicts epsilon; this run trains it to predict v_prediction" in capsys.readouterr().out
     train(flags(base, pictures, tmp_path / "plain", "--steps", 1))
     assert "this run trains it to predict" not in capsys.readouterr().out
+
+
+def test_a_base_for_normals_is_said_to_learn_depth(pictures, tmp_path, capsys):
+    normals = build_checkpoint(tmp_path / "base", "normals-v1-1")
+    train(flags(normals, pictures, tmp_path / "run", "--steps", 1))
+    assert "estimates normals; this run trains it to estimate depth" in capsys.readouterr().out
+    assert Marigold.from_pretrained(tmp_path / "run", device="cpu").target.name == "depth"
 
 
 def test_a_disk_that_refuses_loses_nothing(base, pictures, whole, tmp_path, capfd):
