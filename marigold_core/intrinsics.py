@@ -125,6 +125,7 @@ class IntrinsicImages:
     ) -> None:
         """Write all maps into one multi-layer .exr: albedo.R, albedo.G, albedo.B, roughness.V, ...
 
+        The uncertainty, where there is one, is in layers of its own: albedo_uncertainty.R, ...
         space: of the values, "linear" as programs expect of EXR, or "srgb"; the header's text
         `colorSpace` names it. metadata: name -> ASCII text for the header. Raises MarigoldError
         for another suffix or space, and where OpenEXR is missing; OSError as the file system does.
@@ -134,8 +135,10 @@ class IntrinsicImages:
                 f"{Path(path).name}: only .exr holds several maps; use save_map for one of them."
             )
         channels: dict[str, NDArray[np.float32]] = {}
-        for name in self.maps:
-            values = self._in(name, space)
+        layers = {name: self._in(name, space) for name in self.maps}
+        for name, values in (self.uncertainty or {}).items():
+            layers[f"{name}_uncertainty"] = values
+        for name, values in layers.items():
             if values.ndim == 2:
                 channels[f"{name}.V"] = values
             else:

@@ -70,7 +70,11 @@ def is_marigold_depth(index: Path) -> bool:
 
 def choices() -> list[str]:
     """Names for the loader: bundled, then found, then published ones."""
-    names = [*BUNDLED, *found(), *(name for name in PUBLISHED if name not in BUNDLED)]
+    names = [
+        *BUNDLED,
+        *found(),
+        *(name for name, one in PUBLISHED.items() if one.target == "depth"),
+    ]
     return list(dict.fromkeys(names))
 
 

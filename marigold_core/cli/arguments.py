@@ -1,4 +1,4 @@
-"""The command line: `marigold depth`, `marigold mesh`, `marigold checkpoints`.
+"""The command line: `marigold depth`, `normals`, `intrinsics`, `mesh`, `checkpoints`.
 
 Results go to stdout, progress and errors to stderr. Exit status: 0 all done, 1 some pictures
 failed, 2 wrong usage or nothing done, 130 interrupted. torch loads when a model is needed.
@@ -11,6 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from ..files import exit_on_sigterm
@@ -18,6 +19,7 @@ from .reporting import FAILED, INTERRUPTED, NOTHING_DONE, explain, is_expected
 
 OUTPUT_FOLDER = "marigold_output"
 FORMATS = ("png", "exr", "tiff", "npy")
+COLOUR_FORMATS = ("png", "exr", "npy")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,11 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="marigold", description="Depth from one picture, with Marigold's diffusion models."
+        prog="marigold",
+        description="Depth, normals and intrinsic images of one picture, with Marigold's diffusion"
+        " models.",
     )
     parser.add_argument("--version", action=PrintVersion, nargs=0, help="print the version")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_depth(commands)
+    _add_normals(commands)
+    _add_intrinsics(commands)
     _add_mesh(commands)
     _add_checkpoints(commands)
     return parser
@@ -78,32 +84,14 @@ def _add_depth(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         " NAME_color.png, NAME_uncertainty.png when --ensemble is above 1, and"
         " NAME_compared.png where the true depth is known.",
     )
-    pictures = parser.add_argument_group("pictures")
-    pictures.add_argument("inputs", nargs="*", metavar="INPUT", help="picture files and folders")
-    pictures.add_argument("--example", action="store_true", help="use the bundled example picture")
-    pictures.add_argument(
-        "--mask", metavar="FILE", help="white = use this pixel; for a single picture"
-    )
+    pictures = _add_pictures(parser)
     pictures.add_argument(
         "--truth",
         metavar="FILE",
         help="the true depth (.png .exr .tiff .npy; 0 = unknown), to be compared with; for a"
         " single picture; the example has its own",
     )
-    pictures.add_argument(
-        "--skip-existing",
-        action="store_true",
-        help="leave out pictures whose outputs are all there",
-    )
-
-    output = parser.add_argument_group("output")
-    output.add_argument(
-        "-o",
-        "--output",
-        metavar="FOLDER",
-        default=OUTPUT_FOLDER,
-        help="where the files go; folders keep their structure (default: ./%(default)s)",
-    )
+    output = _add_output(parser)
     output.add_argument(
         "--format",
         type=_formats,
@@ -131,6 +119,77 @@ def _add_depth(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _add_overwrite(output)
     _add_model(parser)
     parser.set_defaults(run=_depth)
+
+
+def _add_normals(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from ..normals import CONVENTIONS
+
+    parser = commands.add_parser(
+        "normals",
+        help="pictures -> normal maps",
+        description="Estimate the normals of surfaces: NAME_normals.png (16 bit), and"
+        " NAME_normals_uncertainty.png when --ensemble is above 1. x right, y up, z towards the"
+        " viewer. A checkpoint for depth works too: the normals are then those of its depth.",
+    )
+    _add_pictures(parser)
+    output = _add_output(parser)
+    output.add_argument(
+        "--format",
+        type=partial(_formats, known=COLOUR_FORMATS),
+        default=("png",),
+        metavar="LIST",
+        dest="formats",
+        help="with commas: png (16 bit), exr, npy (32-bit float vectors) (default: png)",
+    )
+    output.add_argument(
+        "--convention",
+        choices=tuple(CONVENTIONS),
+        default="opengl",
+        help="of the green channel: opengl = up (Blender, Unity), directx = down (Unreal)"
+        " (default: %(default)s)",
+    )
+    _add_overwrite(output)
+    depth = parser.add_argument_group("camera (for a checkpoint for depth)")
+    depth.add_argument(
+        "--fov",
+        type=float,
+        metavar="DEGREES",
+        help="field of view across the picture's longer side (default: the picture's EXIF, or 50)",
+    )
+    depth.add_argument("--near", type=float, help="distance of the nearest point (default: 1)")
+    depth.add_argument("--far", type=float, help="distance of the farthest point (default: 5)")
+    _add_model(parser)
+    parser.set_defaults(run=_normals)
+
+
+def _add_intrinsics(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from ..intrinsics import SPACES
+
+    parser = commands.add_parser(
+        "intrinsics",
+        help="pictures -> albedo, roughness, metallicity, or albedo, shading, residual",
+        description="Estimate intrinsic images with a checkpoint for them: NAME_albedo.png and so"
+        " on, 16 bit, and NAME_albedo_uncertainty.png when --ensemble is above 1.",
+    )
+    _add_pictures(parser)
+    output = _add_output(parser)
+    output.add_argument(
+        "--format",
+        type=partial(_formats, known=COLOUR_FORMATS),
+        default=("png",),
+        metavar="LIST",
+        dest="formats",
+        help="with commas: png (16 bit) and npy (32-bit float), a file for each map; exr, one file"
+        " with a layer for each map (default: png)",
+    )
+    output.add_argument(
+        "--space",
+        choices=SPACES,
+        help="of the values in the files (default: srgb for colours in png, else linear)",
+    )
+    _add_overwrite(output)
+    _add_model(parser, None)
+    parser.set_defaults(run=_intrinsics)
 
 
 def _add_mesh(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -194,14 +253,42 @@ def _add_mesh(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.set_defaults(run=_mesh)
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
+def _add_pictures(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    pictures = parser.add_argument_group("pictures")
+    pictures.add_argument("inputs", nargs="*", metavar="INPUT", help="picture files and folders")
+    pictures.add_argument("--example", action="store_true", help="use the bundled example picture")
+    pictures.add_argument(
+        "--mask", metavar="FILE", help="white = use this pixel; for a single picture"
+    )
+    pictures.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="leave out pictures whose outputs are all there",
+    )
+    return pictures
+
+
+def _add_output(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "-o",
+        "--output",
+        metavar="FOLDER",
+        default=OUTPUT_FOLDER,
+        help="where the files go; folders keep their structure (default: ./%(default)s)",
+    )
+    return output
+
+
+def _add_model(parser: argparse.ArgumentParser, checkpoint: str | None = "nano") -> None:
     model = parser.add_argument_group("model")
     model.add_argument(
         "--checkpoint",
-        default="nano",
+        default=checkpoint,
+        required=checkpoint is None,
         metavar="NAME",
         help="bundled or published name, folder, or hub id; see `marigold checkpoints list`"
-        " (default: %(default)s)",
+        + (" (default: %(default)s)" if checkpoint else ""),
     )
     model.add_argument(
         "--base", metavar="NAME", help="where a checkpoint of only a U-Net has its other parts"
@@ -289,12 +376,12 @@ def _add_checkpoints(commands: argparse._SubParsersAction[argparse.ArgumentParse
         action.set_defaults(run=_checkpoints)
 
 
-def _formats(text: str) -> tuple[str, ...]:
+def _formats(text: str, known: tuple[str, ...] = FORMATS) -> tuple[str, ...]:
     formats = tuple(dict.fromkeys(part.strip().lower().lstrip(".") for part in text.split(",")))
-    unknown = [name for name in formats if name not in FORMATS]
+    unknown = [name for name in formats if name not in known]
     if unknown:
         raise argparse.ArgumentTypeError(
-            f"{unknown[0]!r} is not one of {', '.join(FORMATS)}; separate several with commas"
+            f"{unknown[0]!r} is not one of {', '.join(known)}; separate several with commas"
         )
     return formats
 
@@ -313,6 +400,18 @@ def _depth(arguments: argparse.Namespace) -> int:
     from .commands import estimate_depth
 
     return estimate_depth(arguments)
+
+
+def _normals(arguments: argparse.Namespace) -> int:
+    from .surfaces import estimate_normals
+
+    return estimate_normals(arguments)
+
+
+def _intrinsics(arguments: argparse.Namespace) -> int:
+    from .surfaces import estimate_intrinsics
+
+    return estimate_intrinsics(arguments)
 
 
 def _mesh(arguments: argparse.Namespace) -> int:

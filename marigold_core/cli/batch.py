@@ -1,18 +1,27 @@
-"""Many pictures in one run: which files are meant, and what the outputs of each are called."""
+"""Many pictures in one run: which files are meant, what their outputs are called, and the loop."""
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ..errors import MarigoldError
 from ..images import PICTURE_SUFFIXES
+from .outputs import Outputs
+from .reporting import FAILED, NOTHING_DONE, complain, count, say
 
-# What `marigold depth` appends to a picture's name; a later run over the same folder skips them.
-OUTPUT_ENDINGS = ("_depth", "_color", "_uncertainty", "_compared")
+# What the commands append to a picture's name; a later run over the same folder skips them.
+OUTPUT_ENDINGS = (
+    "_depth", "_color", "_uncertainty", "_compared", "_normals", "_intrinsics",
+    "_albedo", "_roughness", "_metallicity", "_shading", "_residual",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,52 @@ def plan(
             " with its own output folder."
         )
     return [BatchItem(file, output / name) for file, name in names.items()]
+
+
+def run(
+    items: Sequence[BatchItem],
+    arguments: argparse.Namespace,
+    outputs: Outputs,
+    *,
+    files: Callable[[BatchItem], Iterable[Path]],
+    load: Callable[[], Any],
+    one: Callable[[Any, BatchItem], Iterable[Path]],
+) -> int:
+    """Process pictures; the exit status. One that fails is reported, and the others continue.
+
+    files: what a picture's run may write, all of which `outputs` must allow; with --skip-existing,
+    pictures that have all of them are left out. load: the engine, called once and only if a picture
+    is left. one: processes a picture and returns the files that it wrote.
+    """
+
+    def is_done(item: BatchItem) -> bool:
+        return all(outputs.is_whole(file, item.source) for file in files(item))
+
+    waiting = [item for item in items if not (arguments.skip_existing and is_done(item))]
+    for item in waiting:
+        outputs.check(files(item), item.source)
+    skipped, failed = len(items) - len(waiting), 0
+    if skipped:
+        say(f"{count(skipped)} skipped: the outputs are there.")
+    if not waiting:
+        return 0
+    engine = load()
+    several = len(waiting) > 1
+    # disable=None: bars belong on a terminal, not in a log.
+    with tqdm(waiting, unit="picture", leave=False, disable=None if several else True) as bar:
+        for item in bar:
+            try:
+                outputs.note(one(engine, item), item.source)
+            except Exception as error:
+                if arguments.debug:
+                    raise
+                failed += 1
+                complain(item.source, error)
+    if several:
+        say(f"{count(len(waiting) - failed)} done, {failed} failed.")
+    if failed == len(items):
+        return NOTHING_DONE
+    return FAILED if failed else 0
 
 
 def _pictures(folder: Path, output: Path) -> Iterable[Path]:

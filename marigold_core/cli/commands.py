@@ -23,10 +23,10 @@ from ..images import read_image, read_mask
 from ..mesh import SUFFIXES, Mesh, mesh_files
 from ..options import Options
 from ..progress import timed
-from .batch import BatchItem, plan
+from .batch import BatchItem, plan, run
 from .comparison import mean_relative_error, side_by_side
 from .outputs import Outputs
-from .reporting import FAILED, NOTHING_DONE, complain, count, readable_size, say, stages
+from .reporting import readable_size, say, stages
 
 if TYPE_CHECKING:
     from ..checkpoints.inspection import CheckpointInfo
@@ -49,47 +49,28 @@ def estimate_depth(arguments: argparse.Namespace) -> int:
         truths = {items[0].source: read_depth(ASSETS / "example_depth.png")}
     else:
         truths = {}
-    if "exr" in arguments.formats and importlib.util.find_spec("OpenEXR") is None:
-        raise MarigoldError("EXR files need the OpenEXR package: pip install OpenEXR")
+    _check_exr(arguments)
     if arguments.disparity:
         near, far = arguments.disparity
         if not 0 < near < far < math.inf:
             raise MarigoldError(f"--disparity needs 0 < NEAR < FAR, not {near:g} and {far:g}.")
     mask = read_mask(arguments.mask) if arguments.mask else None
     read = [arguments.mask, arguments.truth, *(item.source for item in items)]
+
+    def load() -> Marigold:
+        marigold = _load(arguments)
+        marigold.expect("depth")
+        return marigold
+
+    def files(item: BatchItem) -> Iterator[Path]:
+        return _outputs(item, arguments, item.source in truths)
+
+    def one(marigold: Marigold, item: BatchItem) -> Iterator[Path]:
+        _estimate_one(marigold, item, mask, truths.get(item.source), arguments)
+        return files(item)
+
     outputs = Outputs(filter(None, read), arguments.overwrite)
-    waiting = [
-        item
-        for item in items
-        if not (arguments.skip_existing and _is_done(item, arguments, outputs))
-    ]
-    for item in waiting:
-        outputs.check(_outputs(item, arguments, item.source in truths), item.source)
-    skipped, failed = len(items) - len(waiting), 0
-    if skipped:
-        say(f"{count(skipped)} skipped: the outputs are there.")
-    if not waiting:
-        return 0
-    marigold = _load(arguments)
-    marigold.expect("depth")
-    several = len(waiting) > 1
-    # disable=None: bars belong on a terminal, not in a log.
-    with tqdm(waiting, unit="picture", leave=False, disable=None if several else True) as bar:
-        for item in bar:
-            try:
-                truth = truths.get(item.source)
-                _estimate_one(marigold, item, mask, truth, arguments)
-                outputs.note(_outputs(item, arguments, truth is not None), item.source)
-            except Exception as error:
-                if arguments.debug:
-                    raise
-                failed += 1
-                complain(item.source, error)
-    if several:
-        say(f"{count(len(waiting) - failed)} done, {failed} failed.")
-    if failed == len(items):
-        return NOTHING_DONE
-    return FAILED if failed else 0
+    return run(items, arguments, outputs, files=files, load=load, one=one)
 
 
 def build_mesh(arguments: argparse.Namespace) -> int:
@@ -242,6 +223,11 @@ def _inputs(given: list[str], arguments: argparse.Namespace) -> list[str]:
     return given
 
 
+def _check_exr(arguments: argparse.Namespace) -> None:
+    if "exr" in arguments.formats and importlib.util.find_spec("OpenEXR") is None:
+        raise MarigoldError("EXR files need the OpenEXR package: pip install OpenEXR")
+
+
 def _load(arguments: argparse.Namespace) -> Marigold:
     seconds: dict[str, float] = {}
     with timed(seconds, "load"):
@@ -275,7 +261,7 @@ def _options(arguments: argparse.Namespace) -> Options:
 
 def _predict(
     marigold: Marigold, image: Any, name: str, mask: Any, arguments: argparse.Namespace
-) -> DepthMap:
+) -> Any:
     with tqdm(desc=name, unit="step", leave=False, disable=None) as bar:
 
         def step_done(progress: Progress) -> None:
@@ -360,10 +346,6 @@ def _outputs(
             yield named(f"_uncertainty.{suffix}")
     if compared:
         yield _compared(item.target)
-
-
-def _is_done(item: BatchItem, arguments: argparse.Namespace, outputs: Outputs) -> bool:
-    return all(outputs.is_whole(file, item.source) for file in _outputs(item, arguments))
 
 
 def _depth_from_file(arguments: argparse.Namespace) -> DepthMap:
