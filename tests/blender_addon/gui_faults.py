@@ -1,4 +1,4 @@
-"""What goes wrong while a run goes on: each ends in one sentence or in nothing, and the next run
+"""Faults during a run: each ends in one error message or in nothing, and the next run
 is a clean one."""
 
 from __future__ import annotations
@@ -98,9 +98,9 @@ def killed_at(name: str, reached, settings=LONG):
         at, pid = stage(), engine_id()
         os.kill(pid, signal.SIGKILL)
         yield from run_ends(10)
-        sentence = activity().error
-        one = sentence.endswith(".") and "\n" not in sentence and "Traceback" not in sentence
-        check(f"killed_{name}", there and one and not activity().running, [at, sentence])
+        message = activity().error
+        one = message.endswith(".") and "\n" not in message and "Traceback" not in message
+        check(f"killed_{name}", there and one and not activity().running, [at, message])
         check(f"killed_{name}_leaves_nothing", not depth_meshes())
         yield from next_run_is_clean(f"killed_{name}")
 
@@ -138,7 +138,7 @@ def picture_deleted():
     yield from key(main_window(), "Z", view_middle(), ctrl=True)
     yield 0.5
 
-    # One that no file has cannot be loaded anew.
+    # One without a file cannot be loaded again.
     ask_for(**LONG)
     painted = bpy.data.images.new("painted", 320, 240, float_buffer=False)
     painted.generated_type = "COLOR_GRID"
@@ -155,7 +155,7 @@ def picture_deleted():
 
 
 def undone_meanwhile():
-    """The artist works on, and takes it back, while the run goes on."""
+    """The artist continues to work, and undoes it, during the run."""
     bpy.ops.mesh.primitive_cube_add()
     bpy.ops.ed.undo_push(message="Cube")
     yield from begin_long_run()

@@ -2,7 +2,7 @@
 
 `test_gui.py` brings this module and a story of `gui_*.py` into a Blender that runs with
 --enable-event-simulate, and sets ENGINE_PYTHON. Buttons are found by what they are: the pointer
-goes over the panel, and Blender tells the operator or the property below it. The folder after "--"
+goes over the panel, and Blender names the operator or the property below it. The folder after "--"
 gets the screenshots (`import` of ImageMagick: Blender's own are black under software OpenGL) and
 result.json, which has a line for each thing that was seen.
 """

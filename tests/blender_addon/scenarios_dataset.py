@@ -100,7 +100,7 @@ def a_cancelled_set_is_continued(folder: Path, python: str) -> None:
     done = len(manifest(target))
     assert 1 <= done < 40
 
-    # Saved under a name meanwhile: the set goes on all the same.
+    # Saved under a name meanwhile: the set is continued all the same.
     bpy.ops.wm.save_as_mainfile(filepath=str(folder / "named.blend"))
     count = done + 1
     settings = dict(directory=str(target), count=count, **QUICK)

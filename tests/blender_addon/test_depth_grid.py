@@ -95,7 +95,7 @@ def test_two_distances_give_back_the_range(near, span, d1, d2, x, y):
         ([0.2, 0.8], [0, 2], "above 0"),
     ],
 )
-def test_impossible_distances_are_a_sentence(d, distances, words):
+def test_impossible_distances_are_an_error_message(d, distances, words):
     with pytest.raises(MarigoldError, match=words):
         calibrated_range(d, [(0, 0, -1)] * 2, distances)
 

@@ -31,7 +31,7 @@ pytestmark = [
 ]
 
 
-STORIES = ("artist", "doors", "environment", "faults")
+STORIES = ("artist", "menus", "environment", "faults")
 DRIVER = """import sys, tempfile
 from pathlib import Path
 folder = Path(tempfile.mkdtemp())

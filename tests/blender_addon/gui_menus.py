@@ -1,4 +1,4 @@
-"""The other doors, with the mouse: file browsers, menus, a drop, folder, sequence, asset."""
+"""Other ways to start a run, with the mouse: browsers, menus, a drop, folder, sequence, asset."""
 
 from __future__ import annotations
 
