@@ -43,7 +43,7 @@ INPUTS: tuple[tuple[str, str, Any, float | None, float | None, str, str], ...] =
      " more than this many times as far as its nearest"),
     ("Background", BOOL, True, None, None, "NONE", "Show the layer that continues the background"
      " behind the tears"),
-    ("Background Reach", FLOAT, 1.0, 0.0, 1.0, "FACTOR", "How far the background continues behind"
+    ("Reach", FLOAT, 1.0, 0.0, 1.0, "FACTOR", "How far the background continues behind"
      " the foreground"),
     ("Smoothing", INT, 0, 0, 100, "NONE", "Rounds of averaging with the neighbours; never across a"
      " tear"),
@@ -117,9 +117,7 @@ def _build(nodes: NodeBuilder) -> None:
     torn = nodes.both(torn, front)
     masked = nodes.above(furthest, HOLE / 2)
     shown = nodes.both(nodes.both(tears, given["Background"]), nodes.opposite(animated))
-    beyond = nodes.above(
-        nodes.attribute(BACKGROUND), nodes.math("MAXIMUM", given["Background Reach"], 2e-6)
-    )
+    beyond = nodes.above(nodes.attribute(BACKGROUND), nodes.math("MAXIMUM", given["Reach"], 2e-6))
     hidden = nodes.both(behind, nodes.both(beyond, nodes.opposite(shown), "OR"))
     gone = nodes.both(nodes.both(torn, masked, "OR"), hidden, "OR")
     geometry = nodes.without(geometry, gone)

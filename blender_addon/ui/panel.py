@@ -24,7 +24,7 @@ iface = bpy.app.translations.pgettext_iface
 
 SLIDERS = (
     ("Near", "Far", "Field of View", "Flat Displacement"),
-    ("Tear", "Tear Ratio", "Background", "Background Reach"),
+    ("Tear", "Tear Ratio", "Background", "Reach"),
     ("Smoothing", "Resolution"),
     ("Solid", "Thickness"),
 )

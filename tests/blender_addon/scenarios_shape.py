@@ -138,13 +138,13 @@ def the_background_is_behind_and_gives_way(folder: Path, python: str) -> None:
         return int((values > 0).sum())
 
     whole = faces_behind()
-    set_inputs(obj, background_reach=0.0)
+    set_inputs(obj, reach=0.0)
     assert 0 < faces_behind() < whole, "the faces across the tears stay"
     for inputs in (dict(background=False), dict(background=True, tear=False)):
         set_inputs(obj, **inputs)
         assert not faces_behind(), inputs
     # Pressed onto the camera's rays the layer lies behind the front everywhere.
-    set_inputs(obj, tear=True, background_reach=1.0)
+    set_inputs(obj, tear=True, reach=1.0)
     mesh, points, corners = evaluated(obj)
     behind = np.empty(len(mesh.polygons), dtype=np.float32)
     mesh.attributes["background"].data.foreach_get("value", behind)
