@@ -23,7 +23,7 @@ NEEDED = {
     "diffusers": ("diffusers", "diffusers>=0.33.1"),
 }
 # Without it, EXR files are refused with a message; every other format works.
-OPTIONAL = {"OpenEXR": ("OpenEXR", "OpenEXR>=3.3")}
+OPTIONAL = {"OpenEXR": ("OpenEXR", "OpenEXR>=3.4")}
 
 
 def installed() -> list[str]:
