@@ -11,7 +11,7 @@ import folder_paths
 
 from ..marigold_core import MarigoldError
 from ..marigold_core.checkpoints.hub import BUNDLED, PUBLISHED, cached_folder, is_complete
-from ..marigold_core.files import atomic_path
+from ..marigold_core.files import atomic_path, open_regular
 
 FOLDER = "marigold"
 EXAMPLE = "marigold_example.jpg"
@@ -19,6 +19,7 @@ ASSETS = Path(__file__).parents[1] / "marigold_core" / "assets"
 # Other packs put pipeline folders into models/diffusers.
 SEARCHED = (FOLDER, "diffusers")
 DEPTH = 3  # folder/author/name
+LONGEST_INDEX = 1 << 20  # bytes of a model_index.json that are looked at
 # Words in the model_index.json of Marigold checkpoints that estimate something else.
 OTHER_TARGETS = ("normals", "intrinsics", "target_properties")
 
@@ -62,8 +63,9 @@ def is_marigold_depth(index: Path) -> bool:
     """Whether a model_index.json is one of ours, by what it says: other pipelines, and Marigold's
     normals and intrinsic images, are in these folders too."""
     try:
-        text = index.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        with open_regular(index) as opened:  # a pipe here would hang ComfyUI
+            text = opened.read(LONGEST_INDEX).decode("utf-8")
+    except (OSError, UnicodeDecodeError, MarigoldError):
         return False
     return "Marigold" in text and not any(word in text.lower() for word in OTHER_TARGETS)
 

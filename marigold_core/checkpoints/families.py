@@ -1,4 +1,4 @@
-"""What a checkpoint estimates, and how it samples: told by what its files contain.
+"""What a checkpoint estimates, and how it samples: decided by what its files contain.
 
 Relatives of Marigold share folders, classes and even channel numbers. The class name in
 model_index.json only decides where nothing else does.

@@ -141,7 +141,7 @@ def locate(
 
 
 def offline() -> bool:
-    """Whether the user has told huggingface_hub to stay off the network (HF_HUB_OFFLINE=1)."""
+    """Whether the user keeps huggingface_hub off the network (HF_HUB_OFFLINE=1)."""
     from huggingface_hub import constants
 
     return bool(constants.HF_HUB_OFFLINE)

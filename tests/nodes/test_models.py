@@ -76,6 +76,15 @@ def test_other_pipelines_are_not_offered(nodes, comfy):
     assert not {"sd", "broken"} & set(options(nodes))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
+def test_pipes_and_devices_in_the_model_folders_do_not_hang_the_list(nodes, comfy):
+    for name in ("pipe", "device"):
+        (comfy.root / "models" / "marigold" / name).mkdir(parents=True)
+    os.mkfifo(comfy.root / "models" / "marigold" / "pipe" / "model_index.json")
+    (comfy.root / "models" / "marigold" / "device" / "model_index.json").symlink_to("/dev/zero")
+    assert not {"pipe", "device"} & set(options(nodes))
+
+
 def test_looking_at_the_nodes_downloads_nothing(nodes, offline):
     for node in nodes.values():
         node.GET_NODE_INFO_V1()

@@ -1,4 +1,4 @@
-"""Wrong values and too many requests are refused in a message, and the worker goes on serving."""
+"""Wrong values and too many requests are refused in a message; the worker continues to serve."""
 
 from __future__ import annotations
 
