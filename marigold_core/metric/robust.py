@@ -18,8 +18,8 @@ Floats = NDArray[np.float64]
 BIWEIGHT = 4.685
 # The least spread that residuals have: hints are typed with two or three digits.
 _LEAST_SIGMA = 1e-3
-_MAX_PAIRS = 1000
-_MAX_START_POINTS = 500
+_MAX_PAIRS = 600
+_MAX_START_POINTS = 300
 
 
 class RobustLine(NamedTuple):
@@ -119,7 +119,7 @@ def bootstrap_lines(
 
 def _lines_through_pairs(x: Floats, y: Floats) -> tuple[Floats, float]:
     """Rising lines through two of the points, (P, 2), and the share of the pairs that rise; all
-    pairs, or 1000 at random."""
+    pairs, or 600 at random."""
     if len(x) * (len(x) - 1) // 2 <= _MAX_PAIRS:
         i, j = np.triu_indices(len(x), 1)
     else:
