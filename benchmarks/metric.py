@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
-from scipy.ndimage import zoom
+from scipy.ndimage import distance_transform_edt, zoom
 
 from marigold_core.depth import DepthMap
 from marigold_core.errors import MarigoldError
@@ -144,6 +144,8 @@ def drawn(frame: Frame, count: int, lines: int, rng: np.random.Generator) -> Kno
 def least_squares(frame: Frame, known: KnownDepths) -> Floats:
     rows, columns = known.pixels(frame.truth.shape)
     values = frame.prediction.depth.astype(float)
+    if not np.ptp(values[rows, columns]):
+        return np.full(values.shape, known.metres.mean())
     scale, shift = np.polyfit(values[rows, columns], known.metres, 1)
     return np.maximum(scale * values + shift, 0.05 * known.metres.min())
 
@@ -196,7 +198,10 @@ def ceiling(marigold: Any, frame: Frame) -> float:
     height, width = (side // factor * factor for side in frame.truth.shape)
     truth = frame.truth[:height, :width]
     low, high = np.nanpercentile(truth, [2, 98])
-    depth = ((np.nan_to_num(truth, nan=high) - low) / (high - low)).clip(0, 1)
+    # Holes get the nearest depth: an edge at each would be the VAE's hardest picture.
+    hole = ~np.isfinite(truth)
+    nearest = distance_transform_edt(hole, return_distances=False, return_indices=True)
+    depth = ((truth[tuple(nearest)] - low) / (high - low)).clip(0, 1)
     pixels = torch.from_numpy(depth * 2 - 1).float().expand(1, 3, -1, -1)
     back = decode(marigold.vae, encode(marigold.vae, pixels, marigold.device))
     values = back.mean(1)[0].add(1).div(2).clamp(0, 1).cpu().numpy().astype(float)

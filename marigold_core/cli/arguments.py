@@ -1,4 +1,5 @@
-"""The command line: `marigold depth`, `normals`, `intrinsics`, `mesh`, `checkpoints`.
+"""The command line: `marigold depth`, `normals`, `intrinsics`, `mesh`, `points` and
+`checkpoints`.
 
 Results go to stdout, progress and errors to stderr. Exit status: 0 all done, 1 some pictures
 failed, 2 wrong usage or nothing done, 130 interrupted. torch loads when a model is needed.
@@ -60,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_normals(commands)
     _add_intrinsics(commands)
     _add_mesh(commands)
+    _add_points(commands)
     _add_checkpoints(commands)
     return parser
 
@@ -117,6 +119,7 @@ def _add_depth(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         " near, as ControlNet's depth models expect",
     )
     _add_overwrite(output)
+    _add_known(parser)
     _add_model(parser)
     parser.set_defaults(run=_depth)
 
@@ -193,47 +196,19 @@ def _add_intrinsics(commands: argparse._SubParsersAction[argparse.ArgumentParser
 
 
 def _add_mesh(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from ..geometry import FAR, FOV_DEGREES, MAX_VERTICES, NEAR
+    from ..geometry import MAX_VERTICES
 
     parser = commands.add_parser(
         "mesh",
         help="picture -> textured 3D mesh",
         description="Turn a picture into a mesh as its camera sees it: .glb, .ply or .obj.",
     )
-    source = parser.add_argument_group("picture")
-    source.add_argument("picture", nargs="?", metavar="PICTURE", help="the picture, and texture")
-    source.add_argument("--example", action="store_true", help="use the bundled example picture")
-    source.add_argument(
-        "--depth", metavar="FILE", help="use this depth map (.png .exr .tiff .npy), not the model"
-    )
-    source.add_argument(
-        "--invert", action="store_true", help="the file of --depth has white = near"
-    )
-    source.add_argument("--mask", metavar="FILE", help="white = use this pixel; the rest is cut")
-
+    _add_picture(parser)
     mesh = parser.add_argument_group("mesh")
     mesh.add_argument(
         "-o", "--output", metavar="FILE", help="(default: ./PICTURE'S NAME.glb)", type=Path
     )
-    mesh.add_argument(
-        "--fov",
-        type=float,
-        default=FOV_DEGREES,
-        metavar="DEGREES",
-        help="the camera's field of view across the picture's longer side (default: %(default)g)",
-    )
-    mesh.add_argument(
-        "--near",
-        type=float,
-        default=NEAR,
-        help="distance of the nearest point (default: %(default)g)",
-    )
-    mesh.add_argument(
-        "--far",
-        type=float,
-        default=FAR,
-        help="distance of the farthest point (default: %(default)g)",
-    )
+    _add_near_and_far(mesh)
     mesh.add_argument(
         "--tear",
         type=float,
@@ -249,8 +224,104 @@ def _add_mesh(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="thin larger depth maps (default: %(default)d)",
     )
     _add_overwrite(mesh)
+    _add_known(parser)
     _add_model(parser)
     parser.set_defaults(run=_mesh)
+
+
+def _add_points(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "points",
+        help="picture -> point cloud",
+        description="Turn a picture into a coloured point cloud (.ply) in camera axes: x right, y"
+        " down, z forward. In metres where distances are known.",
+    )
+    _add_picture(parser)
+    points = parser.add_argument_group("points")
+    points.add_argument(
+        "-o", "--output", metavar="FILE", help="(default: ./PICTURE'S NAME.ply)", type=Path
+    )
+    _add_near_and_far(points)
+    _add_overwrite(points)
+    _add_known(parser)
+    _add_model(parser)
+    parser.set_defaults(run=_points)
+
+
+def _add_picture(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_argument_group("picture")
+    source.add_argument(
+        "picture", nargs="?", metavar="PICTURE", help="the picture, and its colours"
+    )
+    source.add_argument("--example", action="store_true", help="use the bundled example picture")
+    source.add_argument(
+        "--depth", metavar="FILE", help="use this depth map (.png .exr .tiff .npy), not the model"
+    )
+    source.add_argument(
+        "--invert", action="store_true", help="the file of --depth has white = near"
+    )
+    source.add_argument("--mask", metavar="FILE", help="white = use this pixel; the rest is cut")
+
+
+def _add_near_and_far(parser: argparse._ActionsContainer) -> None:
+    from ..geometry import FAR, NEAR
+
+    parser.add_argument(
+        "--near", type=float, help=f"distance of the nearest point (default: {NEAR:g})"
+    )
+    parser.add_argument(
+        "--far", type=float, help=f"distance of the farthest point (default: {FAR:g})"
+    )
+
+
+def _add_known(parser: argparse.ArgumentParser) -> None:
+    from ..geometry import FOV_DEGREES
+
+    known = parser.add_argument_group("metres (from what is known; see docs/metric.md)")
+    known.add_argument(
+        "--known",
+        metavar="FILE",
+        help="known depths: a table x, y, metres (.csv), a sparse depth picture (.png .tiff .exr"
+        " .npy; 0 = unknown), a COLMAP model's folder, a point cloud (.ply .las)",
+    )
+    known.add_argument(
+        "--known-scale",
+        "--colmap-scale",
+        type=float,
+        metavar="METRES",
+        help="metres per unit of that file (default: 0.001 for integer pictures, 1 for others;"
+        " a COLMAP model has none)",
+    )
+    known.add_argument(
+        "--pose", metavar="FILE", help="4 x 4 matrix, point cloud to camera (default: identity)"
+    )
+    known.add_argument(
+        "--length",
+        nargs=5,
+        type=float,
+        action="append",
+        metavar=("X1", "Y1", "X2", "Y2", "METRES"),
+        help="the distance in space between two pixels; may be repeated",
+    )
+    known.add_argument(
+        "--camera-height",
+        type=float,
+        metavar="METRES",
+        help="above the ground that the lower quarter of the picture shows",
+    )
+    known.add_argument(
+        "--fov",
+        type=float,
+        metavar="DEGREES",
+        help="the camera's field of view across the picture's longer side (default: from the"
+        f" picture's EXIF, else {FOV_DEGREES:g})",
+    )
+    known.add_argument(
+        "--guided",
+        action="store_true",
+        help="let the points of --known steer the sampling (slower: 50 steps by default, each"
+        " several times as long)",
+    )
 
 
 def _add_pictures(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -415,9 +486,15 @@ def _intrinsics(arguments: argparse.Namespace) -> int:
 
 
 def _mesh(arguments: argparse.Namespace) -> int:
-    from .commands import build_mesh
+    from .shapes import build_mesh
 
     return build_mesh(arguments)
+
+
+def _points(arguments: argparse.Namespace) -> int:
+    from .shapes import build_points
+
+    return build_points(arguments)
 
 
 def _checkpoints(arguments: argparse.Namespace) -> int:

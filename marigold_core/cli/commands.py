@@ -4,43 +4,39 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import io
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from PIL import Image
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ..depth import DepthMap, read_depth
 from ..depth_files import write_picture
 from ..errors import MarigoldError, printable
-from ..geometry import depth_to_mesh
 from ..images import read_image, read_mask
-from ..mesh import SUFFIXES, Mesh, mesh_files
 from ..options import Options
 from ..progress import timed
+from . import metres
 from .batch import BatchItem, plan, run
 from .comparison import mean_relative_error, side_by_side
 from .outputs import Outputs
-from .reporting import readable_size, say, stages
+from .reporting import readable_size, say, stages, steps
 
 if TYPE_CHECKING:
     from ..checkpoints.inspection import CheckpointInfo
     from ..engine import Marigold
-    from ..progress import Progress
 
 ASSETS = Path(__file__).parents[1] / "assets"
 
 
 def estimate_depth(arguments: argparse.Namespace) -> int:
     """`marigold depth`. One bad picture is reported, and the others are processed."""
-    _options(arguments)
-    items = plan(_inputs(arguments.inputs, arguments), arguments.output)
-    for option in ("mask", "truth"):
+    options_of(arguments)
+    metres.is_asked(arguments)
+    items = plan(inputs(arguments.inputs, arguments), arguments.output)
+    single = ["mask", "truth", "length"]
+    if arguments.known and not Path(arguments.known).is_dir():  # a COLMAP model has many pictures
+        single.append("known")
+    for option in single:
         if getattr(arguments, option) and len(items) > 1:
             raise MarigoldError(f"--{option} is for a single picture, and there are {len(items)}.")
     if arguments.truth:
@@ -49,16 +45,18 @@ def estimate_depth(arguments: argparse.Namespace) -> int:
         truths = {items[0].source: read_depth(ASSETS / "example_depth.png")}
     else:
         truths = {}
-    _check_exr(arguments)
+    check_exr(arguments)
     if arguments.disparity:
         near, far = arguments.disparity
         if not 0 < near < far < math.inf:
             raise MarigoldError(f"--disparity needs 0 < NEAR < FAR, not {near:g} and {far:g}.")
     mask = read_mask(arguments.mask) if arguments.mask else None
-    read = [arguments.mask, arguments.truth, *(item.source for item in items)]
+    read = [arguments.mask, arguments.truth, arguments.pose, *(item.source for item in items)]
+    if arguments.known and not Path(arguments.known).is_dir():
+        read.append(arguments.known)
 
-    def load() -> Marigold:
-        marigold = _load(arguments)
+    def load_depth() -> Marigold:
+        marigold = load(arguments)
         marigold.expect("depth")
         return marigold
 
@@ -70,53 +68,7 @@ def estimate_depth(arguments: argparse.Namespace) -> int:
         return files(item)
 
     outputs = Outputs(filter(None, read), arguments.overwrite)
-    return run(items, arguments, outputs, files=files, load=load, one=one)
-
-
-def build_mesh(arguments: argparse.Namespace) -> int:
-    """`marigold mesh`."""
-    _options(arguments)
-    if arguments.invert and not arguments.depth:
-        raise MarigoldError("--invert is about the file of --depth, and there is none.")
-    given = [arguments.picture] if arguments.picture else []
-    picture = Path(_inputs(given, arguments)[0])
-    output = arguments.output or Path(f"{picture.stem}.glb")
-    if output.suffix.lower() not in SUFFIXES:
-        raise MarigoldError(f"{output.name}: a mesh is saved as {', '.join(SUFFIXES)}; name it so.")
-    shape: dict[str, Any] = {
-        "fov_degrees": arguments.fov,
-        "near": arguments.near,
-        "far": arguments.far,
-        "tear_ratio": arguments.tear,
-        "max_vertices": arguments.max_vertices,
-    }
-    depth_to_mesh(np.zeros((2, 2), np.float32), **shape)  # a wrong option shows before the wait
-    jpeg = picture.suffix.lower() in (".jpg", ".jpeg")
-    files = mesh_files(output, ".jpg" if jpeg else ".png")
-    read = filter(None, [picture, arguments.mask, arguments.depth])
-    outputs = Outputs(read, arguments.overwrite)
-    outputs.check(files, picture)
-    seconds: dict[str, float] = {}
-    with timed(seconds, "read"):
-        image = read_image(picture)
-        mask = read_mask(arguments.mask) if arguments.mask else None
-        depth_map = _depth_from_file(arguments) if arguments.depth else None
-    if depth_map is None:
-        marigold = _load(arguments)
-        marigold.expect("depth")
-        depth_map = _predict(marigold, image, picture.name, mask, arguments)
-        seconds |= depth_map.seconds
-    if mask is not None:
-        both = mask if depth_map.mask is None else _overlap(mask, depth_map)
-        depth_map = replace(depth_map, mask=both)
-    with timed(seconds, "mesh"):
-        mesh = depth_map.mesh(image, **shape)
-    with timed(seconds, "save"):
-        mesh.save(output, _jpeg_texture(mesh) if jpeg else None)
-        outputs.note(files, picture)
-    size = f"{len(mesh.vertices)} vertices, {len(mesh.triangles)} triangles"
-    say(f"{printable(picture.name)}: {size}; {stages(seconds)}\n  {printable(output)}")
-    return 0
+    return run(items, arguments, outputs, files=files, load=load_depth, one=one)
 
 
 def list_checkpoints() -> int:
@@ -206,7 +158,7 @@ def _verify(folder: Path) -> str:
     )
 
 
-def _inputs(given: list[str], arguments: argparse.Namespace) -> list[str]:
+def inputs(given: list[str], arguments: argparse.Namespace) -> list[str]:
     tiny_vae = arguments.tiny_vae
     if tiny_vae and Path(tiny_vae).is_file():
         raise MarigoldError(
@@ -223,12 +175,12 @@ def _inputs(given: list[str], arguments: argparse.Namespace) -> list[str]:
     return given
 
 
-def _check_exr(arguments: argparse.Namespace) -> None:
+def check_exr(arguments: argparse.Namespace) -> None:
     if "exr" in arguments.formats and importlib.util.find_spec("OpenEXR") is None:
         raise MarigoldError("EXR files need the OpenEXR package: pip install OpenEXR")
 
 
-def _load(arguments: argparse.Namespace) -> Marigold:
+def load(arguments: argparse.Namespace) -> Marigold:
     seconds: dict[str, float] = {}
     with timed(seconds, "load"):
         from ..engine import Marigold
@@ -248,7 +200,7 @@ def _load(arguments: argparse.Namespace) -> Marigold:
     return marigold
 
 
-def _options(arguments: argparse.Namespace) -> Options:
+def options_of(arguments: argparse.Namespace) -> Options:
     """Raises MarigoldError, before the checkpoint is loaded."""
     return Options(
         num_inference_steps=arguments.steps,
@@ -259,16 +211,11 @@ def _options(arguments: argparse.Namespace) -> Options:
     )
 
 
-def _predict(
+def predict(
     marigold: Marigold, image: Any, name: str, mask: Any, arguments: argparse.Namespace
 ) -> Any:
-    with tqdm(desc=name, unit="step", leave=False, disable=None) as bar:
-
-        def step_done(progress: Progress) -> None:
-            bar.total = progress.total
-            bar.update(progress.step - bar.n)
-
-        return marigold(image, _options(arguments), mask=mask, callback=step_done)
+    with steps(name) as step_done:
+        return marigold(image, options_of(arguments), mask=mask, callback=step_done)
 
 
 def _estimate_one(
@@ -281,15 +228,26 @@ def _estimate_one(
     seconds: dict[str, float] = {}
     with timed(seconds, "read"):
         image = read_image(item.source)
-    depth_map = _predict(marigold, image, item.source.name, mask, arguments)
+        known = None
+        if metres.is_asked(arguments):
+            known = metres.read_known(item.source, image.shape[:2], arguments)
+    depth_map = predict(marigold, image, item.source.name, mask, arguments)
     seconds |= depth_map.seconds
     files = []
+    depth = _as_asked(depth_map, arguments)
+    if known is not None:
+        name = item.source.name
+        options = options_of(arguments)
+        with timed(seconds, "metres"):
+            depth = metres.in_metres(
+                marigold, image, name, depth_map, known, options, arguments.guided
+            )
     with timed(seconds, "save"):
-        depth = _as_asked(depth_map, arguments)
         for file in _outputs(item, arguments):
             note = ""
             if file.stem.endswith("_color"):
-                depth_map.save(file, colormap=arguments.colormap)
+                shown = depth_map if known is None else depth.normalize(mode="percentile")
+                shown.save(file, colormap=arguments.colormap)
             elif file.stem.endswith("_uncertainty"):
                 scale = depth.save_uncertainty(file)
                 note = f" (white = {scale:.3g})" if file.suffix == ".png" else ""
@@ -322,10 +280,10 @@ def _as_asked(depth_map: DepthMap, arguments: argparse.Namespace) -> DepthMap:
     if arguments.disparity:
         near, far = arguments.disparity
         return depth_map.normalize(mode="inverse", near=near, far=far, invert=arguments.invert)
-    return _inverted(depth_map) if arguments.invert else depth_map
+    return inverted(depth_map) if arguments.invert else depth_map
 
 
-def _inverted(depth_map: DepthMap) -> DepthMap:
+def inverted(depth_map: DepthMap) -> DepthMap:
     return depth_map.normalize(mode="fixed", near=0, far=1, invert=True)
 
 
@@ -346,32 +304,3 @@ def _outputs(
             yield named(f"_uncertainty.{suffix}")
     if compared:
         yield _compared(item.target)
-
-
-def _depth_from_file(arguments: argparse.Namespace) -> DepthMap:
-    depth_map = read_depth(arguments.depth)
-    known = depth_map.depth if depth_map.mask is None else depth_map.depth[depth_map.mask]
-    if known.size and not (known.min() >= -1e-3 and known.max() <= 1 + 1e-3):
-        raise MarigoldError(
-            f"{arguments.depth} has values from {known.min():g} to {known.max():g}; a mesh needs 0"
-            " (nearest) to 1 (farthest), placed by --near and --far."
-        )
-    return _inverted(depth_map) if arguments.invert else depth_map
-
-
-def _overlap(mask: Any, depth_map: DepthMap) -> Any:
-    if mask.shape != depth_map.depth.shape:
-        raise MarigoldError(
-            f"The mask is {mask.shape[1]}x{mask.shape[0]} and the depth map"
-            f" {depth_map.depth.shape[1]}x{depth_map.depth.shape[0]}; make them the same size."
-        )
-    return mask & depth_map.mask
-
-
-def _jpeg_texture(mesh: Mesh) -> bytes | None:
-    """A JPEG photograph stays one: as PNG it would be about five times larger, and no better."""
-    if mesh.texture is None:
-        return None
-    encoded = io.BytesIO()
-    Image.fromarray(mesh.texture).save(encoded, "JPEG", quality=95)
-    return encoded.getvalue()

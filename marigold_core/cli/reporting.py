@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import MarigoldError, is_out_of_memory, printable
+
+if TYPE_CHECKING:
+    from ..progress import Progress
 
 FAILED, NOTHING_DONE, INTERRUPTED = 1, 2, 130
 
@@ -39,6 +45,20 @@ def say(line: str, *, error: bool = False) -> None:
     from tqdm import tqdm  # type: ignore[import-untyped]
 
     tqdm.write(line, file=sys.stderr if error else sys.stdout)
+
+
+@contextmanager
+def steps(name: str) -> Iterator[Callable[[Progress], None]]:
+    """A bar of the run's steps; what it yields is the run's callback."""
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    with tqdm(desc=name, unit="step", leave=False, disable=None) as bar:
+
+        def step_done(progress: Progress) -> None:
+            bar.total = progress.total
+            bar.update(progress.step - bar.n)
+
+        yield step_done
 
 
 def stages(seconds: dict[str, float]) -> str:

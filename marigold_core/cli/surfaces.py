@@ -16,7 +16,7 @@ from ..images import read_exif, read_image, read_mask
 from ..intrinsics import IntrinsicImages
 from ..progress import timed
 from .batch import BatchItem, plan, run
-from .commands import _check_exr, _inputs, _load, _options, _predict
+from .commands import check_exr, inputs, load, options_of, predict
 from .outputs import Outputs
 from .reporting import say, stages
 
@@ -36,7 +36,7 @@ def estimate_normals(arguments: argparse.Namespace) -> int:
     )
 
     def loaded() -> Marigold:
-        marigold = _load(arguments)
+        marigold = load(arguments)
         marigold.expect("normals", "depth")
         given = [f"--{name}" for name, value in camera.items() if value is not None]
         if given and marigold.target.name == "normals":
@@ -53,7 +53,7 @@ def estimate_normals(arguments: argparse.Namespace) -> int:
         seconds: dict[str, float] = {}
         with timed(seconds, "read"):
             image = read_image(item.source)
-        result = _predict(marigold, image, item.source.name, mask, arguments)
+        result = predict(marigold, image, item.source.name, mask, arguments)
         seconds |= result.seconds
         note = ""
         if isinstance(result, DepthMap):
@@ -98,7 +98,7 @@ def estimate_intrinsics(arguments: argparse.Namespace) -> int:
         seconds: dict[str, float] = {}
         with timed(seconds, "read"):
             image = read_image(item.source)
-        images: IntrinsicImages = _predict(marigold, image, item.source.name, mask, arguments)
+        images: IntrinsicImages = predict(marigold, image, item.source.name, mask, arguments)
         seconds |= images.seconds
         with timed(seconds, "save"):
             for suffix in arguments.formats:
@@ -112,16 +112,16 @@ def estimate_intrinsics(arguments: argparse.Namespace) -> int:
         report(item, seconds, list(files(item)))
         return list(files(item))
 
-    return run(items, arguments, outputs, files=files, load=lambda: _load(arguments), one=one)
+    return run(items, arguments, outputs, files=files, load=lambda: load(arguments), one=one)
 
 
 def planned(arguments: argparse.Namespace) -> tuple[list[BatchItem], Outputs, object]:
     """The pictures, the record of outputs, and the mask. Raises MarigoldError for wrong options."""
-    _options(arguments)
-    items = plan(_inputs(arguments.inputs, arguments), arguments.output)
+    options_of(arguments)
+    items = plan(inputs(arguments.inputs, arguments), arguments.output)
     if arguments.mask and len(items) > 1:
         raise MarigoldError(f"--mask is for a single picture, and there are {len(items)}.")
-    _check_exr(arguments)
+    check_exr(arguments)
     mask = read_mask(arguments.mask) if arguments.mask else None
     read = [arguments.mask, *(item.source for item in items)]
     return items, Outputs(filter(None, read), arguments.overwrite), mask
