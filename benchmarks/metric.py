@@ -16,7 +16,7 @@ factor of 1.5 to 4 to either side. "Oracle" is least squares of scale and shift 
 with true depth; "plain" the same over the known points. "Nearest" and "linear" interpolate the
 points without any prediction. For each number of points: the median over the draws of a frame,
 then over the frames, of AbsRel (RMSE in metres), and of AbsRel as a multiple of the oracle's.
-Writes Markdown to standard output; exits with 1 where the fit misses the goals of 1.20, 1.05 and
+Simulations take every second pixel. Writes Markdown to standard output; exits with 1 where the fit misses the goals of 1.20, 1.05 and
 1.02 times the oracle at 10, 30 and 100 points.
 """
 
@@ -50,7 +50,7 @@ COUNTS = (2, 10, 30, 100, 1000)
 LIDARS = (16, 64)
 WRONG = 0.05
 # Pixels that an error is measured on: more change the fourth digit.
-MEASURED = 20_000
+MEASURED = 5000
 
 Floats = NDArray[np.float64]
 
@@ -103,6 +103,7 @@ def read_frames(arguments: argparse.Namespace, marigold: Any) -> list[Frame]:
             continue
         rng = np.random.default_rng(len(frames))
         if marigold is None:
+            truth = truth[::2, ::2]  # a simulation has no use for all pixels
             prediction = simulated(truth, rng)
         else:
             prediction = marigold(picture, seed=0, ensemble_size=arguments.ensemble)
