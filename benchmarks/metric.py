@@ -16,8 +16,8 @@ factor of 1.5 to 4 to either side. "Oracle" is least squares of scale and shift 
 with true depth; "plain" the same over the known points. "Nearest" and "linear" interpolate the
 points without any prediction. For each number of points: the median over the draws of a frame,
 then over the frames, of AbsRel (RMSE in metres), and of AbsRel as a multiple of the oracle's.
-Simulations take every second pixel. Writes Markdown to standard output; exits with 1 where the fit misses the goals of 1.20, 1.05 and
-1.02 times the oracle at 10, 30 and 100 points.
+Simulations take every second pixel. Writes Markdown to standard output; exits with 1 where the fit
+misses the goals of 1.20, 1.05 and 1.02 times the oracle at 10, 30 and 100 points.
 """
 
 from __future__ import annotations

@@ -83,8 +83,7 @@ def guided_depth(
 
     options, changes: as in `Marigold.predict`; num_inference_steps None is 50, as published (10
     is the authors' choice for CPUs). Members are denoised one at a time and merged by their
-    median; two or more give an uncertainty. A bfloat16 checkpoint and a tiny VAE take about half
-    the memory and time each.
+    median; two or more give an uncertainty. A bfloat16 checkpoint and a tiny VAE save memory and time.
     before: an earlier result of `fit_metric` on this picture. Known points that are surely wrong
     by its fit and, where it was of an ensemble, by its uncertainty, are left out: the squared
     error follows every point, a wrong one too.
@@ -96,10 +95,11 @@ def guided_depth(
     points, points of one distance, and checkpoints without a denoising trajectory (LCM, E2E).
     """
     options = replace(options or Options(), **changes)
-    if marigold.family != "ddim" or marigold.target.name != "depth":
+    marigold.expect("depth")
+    if marigold.family != "ddim":
         raise MarigoldError(
-            f"Guided sampling takes a depth checkpoint of the family ddim, and this one is"
-            f" {marigold.target.name}, {marigold.family}; leave the guidance out."
+            "Guided sampling takes a checkpoint of the family ddim, and this one is"
+            f" {marigold.family}; leave the guidance out."
         )
     if options.num_inference_steps is None:
         options = replace(options, num_inference_steps=STEPS)

@@ -192,5 +192,5 @@ def test_what_cannot_be_guided_says_why(marigold):
     lcm = Marigold(
         marigold.unet, marigold.vae, FAMILIES["lcm"][1], marigold.text_embedding, family="lcm"
     )
-    with pytest.raises(MarigoldError, match="family ddim, and this one is depth, lcm"):
+    with pytest.raises(MarigoldError, match="family ddim, and this one is lcm"):
         guided_depth(lcm, PICTURE, hints())
