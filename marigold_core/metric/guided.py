@@ -83,7 +83,7 @@ def guided_depth(
 
     options, changes: as in `Marigold.predict`; num_inference_steps None is 50, as published (10
     is the authors' choice for CPUs). Members are denoised one at a time and merged by their
-    median; two or more give an uncertainty. A bfloat16 checkpoint and a tiny VAE save memory and time.
+    median; two or more give an uncertainty. bfloat16 and a tiny VAE save memory and time.
     before: an earlier result of `fit_metric` on this picture. Known points that are surely wrong
     by its fit and, where it was of an ensemble, by its uncertainty, are left out: the squared
     error follows every point, a wrong one too.

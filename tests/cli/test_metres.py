@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import types
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -35,7 +38,9 @@ class FakeMarigold:
 def photo(tmp_path, monkeypatch):
     """A picture with EXIF in the working folder, and known points beside it."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("marigold_core.engine.Marigold", FakeMarigold)
+    engine = types.ModuleType("marigold_core.engine")
+    engine.Marigold = FakeMarigold  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "marigold_core.engine", engine)
     exif = Image.Exif()
     exif.get_ifd(0x8769)[0xA405] = 26
     colours = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
