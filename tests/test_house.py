@@ -173,8 +173,9 @@ def test_light_parts_load_no_torch(statement):
     assert not {"torch", "diffusers", "transformers", "scipy"} & loaded_by(statement)
 
 
-def test_geometry_loads_no_pillow():
-    assert "PIL" not in loaded_by("import marigold_core.geometry")  # Blender's Python has none
+@pytest.mark.parametrize("module", ["geometry", "metric.fit"])
+def test_what_blender_uses_loads_no_pillow(module):
+    assert "PIL" not in loaded_by(f"import marigold_core.{module}")  # Blender's Python has none
 
 
 def test_every_public_name_is_there():

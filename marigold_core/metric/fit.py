@@ -149,12 +149,17 @@ def fit_metric(
     Raises MarigoldError where there is no hint, where hints lie in the masked part alone or
     outside the picture, and where they contradict the map.
     """
-    values = np.where(
-        np.isfinite(depth_map.depth) & (True if depth_map.mask is None else depth_map.mask),
-        depth_map.depth.astype(np.float64),
-        np.nan,
+    fit = fit_depth(
+        depth_map.depth,
+        known,
+        mask=depth_map.mask,
+        uncertainty=depth_map.uncertainty,
+        scale_invariant=depth_map.scale_invariant,
+        shift_invariant=depth_map.shift_invariant,
+        inverse=inverse,
+        fit_shift=fit_shift,
+        fov_degrees=fov_degrees,
     )
-    fit = _fit(values, depth_map, known, inverse, fit_shift, fov_degrees)
     distances = fit.depth(depth_map.depth)
     spread = fit.uncertainty(depth_map.depth, depth_map.uncertainty)
     return replace(
@@ -167,14 +172,22 @@ def fit_metric(
     )
 
 
-def _fit(
-    values: Floats,
-    depth_map: DepthMap,
+def fit_depth(
+    depth: NDArray[np.floating],
     known: KnownDepths,
-    inverse: bool | None,
-    fit_shift: bool | None,
-    fov_degrees: float | None,
+    *,
+    mask: NDArray[np.bool_] | None = None,
+    uncertainty: NDArray[np.floating] | None = None,
+    scale_invariant: bool = True,
+    shift_invariant: bool = True,
+    inverse: bool | None = None,
+    fit_shift: bool | None = None,
+    fov_degrees: float | None = None,
 ) -> MetricFit:
+    """The fit alone, of a float array (H, W): what `fit_metric` does, without `DepthMap`, which
+    needs Pillow. `MetricFit.depth` then turns values of the map, all or some, into distances."""
+    used = np.isfinite(depth) & (True if mask is None else mask)
+    values = np.where(used, depth.astype(np.float64), np.nan)
     notes: list[str] = []
     finite = values[np.isfinite(values)]
     if not finite.size:
@@ -182,7 +195,7 @@ def _fit(
     span = float(finite.min()), float(finite.max())
     height, width = values.shape
     size = (height, width) if known.size is None else known.size
-    usable, x, y, weights = _at_points(values, depth_map, known, notes)
+    usable, x, y, weights = _at_points(values, uncertainty, known, notes)
 
     fov = fov_degrees if fov_degrees is not None else known.fov_degrees
     measures = Measures(values, known, size, FOV_DEGREES if fov is None else fov)
@@ -199,7 +212,7 @@ def _fit(
     relief = span[1] - span[0]
     together = known.in_metres and bool(len(measures))
     hints = len(x) + (len(measures) if together else 0)
-    shift_open = depth_map.shift_invariant if fit_shift is None else fit_shift
+    shift_open = shift_invariant if fit_shift is None else fit_shift
     if shift_open and hints > 1 and not together and np.ptp(x) <= _SAME_DEPTH * max(relief, 1e-12):
         notes.append(
             "All known points are at the same depth in the map: they fix the scale alone. Add one"
@@ -207,7 +220,7 @@ def _fit(
         )
         shift_open = False
     # Without a second hint, near to far as it is drawn without any.
-    usual = relief * NEAR / (FAR - NEAR) - span[0] if depth_map.shift_invariant else 0.0
+    usual = relief * NEAR / (FAR - NEAR) - span[0] if shift_invariant else 0.0
     if together or not shift_open or hints == 1:
         fit = _scale_fit(x, y, weights, measures if together else None, span, usual,
                          shift_open and hints > 1)  # fmt: skip
@@ -224,12 +237,15 @@ def _fit(
             "The known depths have no scale, and neither has the result: it is in the"
             " reconstruction's units. Give its metres per unit, or one known length."
         )
-    notes += _suspicions(fit, depth_map, x, y, measures)
+    notes += _suspicions(fit, not (scale_invariant or shift_invariant), x, y, measures)
     return replace(fit, outliers=usable[fit.outliers], notes=tuple(notes))
 
 
 def _at_points(
-    values: Floats, depth_map: DepthMap, known: KnownDepths, notes: list[str]
+    values: Floats,
+    uncertainty: NDArray[np.floating] | None,
+    known: KnownDepths,
+    notes: list[str],
 ) -> tuple[NDArray[np.int64], Floats, Floats, Floats]:
     """(indices, map values, distances, weights) of the points where the map has depth."""
     rows, columns = known.pixels(values.shape)  # type: ignore[arg-type]
@@ -243,8 +259,8 @@ def _at_points(
     if len(usable) > _MAX_FITTED:
         usable = usable[np.linspace(0, len(usable) - 1, _MAX_FITTED).astype(np.int64)]
     weights = np.asarray(known.weights)[usable]
-    if depth_map.uncertainty is not None and len(usable):
-        spread = np.nan_to_num(depth_map.uncertainty.astype(np.float64), nan=np.inf, posinf=np.inf)
+    if uncertainty is not None and len(usable):
+        spread = np.nan_to_num(uncertainty.astype(np.float64), nan=np.inf, posinf=np.inf)
         # The map is wrong where its members agree, too: hence the floor of its usual spread.
         floor = float(np.median(spread[np.isfinite(values)]))
         if 0 < floor < np.inf:
@@ -376,11 +392,10 @@ def _with_limits(fit: MetricFit, y: Floats, measures: Measures, known: KnownDept
 
 
 def _suspicions(
-    fit: MetricFit, depth_map: DepthMap, x: Floats, y: Floats, measures: Measures
+    fit: MetricFit, metric: bool, x: Floats, y: Floats, measures: Measures
 ) -> list[str]:
     """Notes on hints that are off by the factor between two units, and on those that disagree."""
     notes = []
-    metric = not depth_map.scale_invariant and not depth_map.shift_invariant
     if metric and fit.in_metres and (unit := _unit_of(fit.scale)):
         notes.append(
             f"The known depths are {fit.scale:.3g} times those of the depth map, which is in"

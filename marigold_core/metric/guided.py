@@ -11,6 +11,7 @@ the picture's size; weights take no gradients.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -46,7 +47,8 @@ class _Points:
     """The known depths on the device, and where the padded map has them.
 
     grid: (1, 1, N, 2), positions for `grid_sample`. metres, weights: (N,), weights of mean 1.
-    nearest, span: the least of the depths, and the greatest minus it.
+    nearest, span: the least of the depths, and the greatest minus it. start: the roots of scale
+    and shift to begin with; 1 and 1 as published.
     """
 
     grid: Tensor
@@ -54,6 +56,7 @@ class _Points:
     weights: Tensor
     nearest: float
     span: float
+    start: tuple[float, float] = (1.0, 1.0)
 
     def loss(self, depth: Tensor, roots: Tensor) -> Tensor:
         """L1 + L2 of the map (1, H, W) in [0, 1] at the points, in metres; equation 3."""
@@ -84,7 +87,8 @@ def guided_depth(
     options, changes: as in `Marigold.predict`; num_inference_steps None is 50, as published (10
     is the authors' choice for CPUs). Members are denoised one at a time and merged by their
     median; two or more give an uncertainty. bfloat16 and a tiny VAE save memory and time.
-    before: an earlier result of `fit_metric` on this picture. Known points that are surely wrong
+    before: an earlier result of `fit_metric` on this picture, whose scale and shift are where
+    those of the sampling start; None starts from the points' range, as published. Known points that are surely wrong
     by its fit and, where it was of an ensemble, by its uncertainty, are left out: the squared
     error follows every point, a wrong one too.
     checkpointing: compute activations twice instead of keeping them, for small cards; switched on
@@ -167,7 +171,7 @@ def _denoised(
     scale and shift, (2,)."""
     device = marigold.device
     x = latent.to(device, torch.float32).clone().requires_grad_()
-    roots = torch.ones(2, device=device, requires_grad=True)
+    roots = torch.tensor(points.start, device=device, requires_grad=True)
     adam = torch.optim.Adam(
         [{"params": [roots], "lr": SCALE_RATE}, {"params": [x], "lr": LATENT_RATE}]
     )
@@ -251,12 +255,21 @@ def _points(
     grid = torch.from_numpy(2 * places[~wrong] / (padded[1], padded[0]) - 1).float()
     weights = torch.from_numpy(np.asarray(known.weights)[~wrong]).float()
     nearest = float(metres.min())
+    span = float(metres.max()) - nearest
+    start = 1.0, 1.0
+    if before is not None and before.fit is not None and not before.fit.inverse:
+        # The rates are small, so that a wrong start stays wrong for many steps.
+        start = (
+            math.sqrt(before.fit.scale / span),
+            math.sqrt(max(before.fit.shift, 0.0) / nearest),
+        )
     points = _Points(
         grid[None, None].to(device),
         metres.to(device),
         (weights / weights.mean()).to(device),
         nearest,
-        float(metres.max()) - nearest,
+        span,
+        start,
     )
     return points, np.flatnonzero(wrong)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from marigold_core.depth import DepthMap
 from marigold_core.errors import MarigoldError
-from marigold_core.metric.fit import fit_metric
+from marigold_core.metric.fit import fit_depth, fit_metric
 from marigold_core.metric.hints import KnownDepths
 
 SIZE = (40, 60)
@@ -202,3 +202,11 @@ def test_many_points_are_as_good_as_all_of_them():
     positions = np.column_stack([columns, rows]).repeat(30, 0)
     result = fit_metric(DepthMap(RAMP), KnownDepths(positions, truth.ravel().repeat(30)))
     np.testing.assert_allclose(result.depth, truth, rtol=1e-5)
+
+
+def test_the_fit_alone_is_the_same_without_a_depth_map():
+    known = sampled(1 + 4 * RAMP.astype(float), 9, wrong=1)
+    fit = fit_depth(RAMP, known)
+    whole = fit_metric(DepthMap(RAMP), known)
+    np.testing.assert_allclose(fit.depth(RAMP), whole.depth, rtol=1e-6)
+    assert fit.outliers.tolist() == whole.fit.outliers.tolist() == [0]

@@ -178,8 +178,18 @@ def test_a_surely_wrong_point_does_not_guide(marigold):
     guided = guided_depth(marigold, PICTURE, spoilt, before=before, **options)
     assert guided.fit.outliers.tolist() == [4]
     without = KnownDepths(np.delete(known.positions, 4, 0), np.delete(metres, 4), size=SIZE)
-    clean = guided_depth(marigold, PICTURE, without, **options)
+    clean = guided_depth(marigold, PICTURE, without, before=before, **options)
     np.testing.assert_allclose(guided.depth, clean.depth, rtol=1e-5)
+
+
+def test_scale_and_shift_start_from_the_fit_before(marigold):
+    known = hints(30)
+    rows, columns = known.pixels(SIZE)
+    ramp = np.linspace(0, 1, SIZE[0], dtype=np.float32)[:, None].repeat(SIZE[1], 1)
+    before = fit_metric(DepthMap(ramp), known)
+    guided = guided_depth(marigold, PICTURE, known, before=before, seed=1, num_inference_steps=1)
+    assert guided.fit.scale == pytest.approx(before.fit.scale, rel=0.03)
+    assert guided.fit.shift == pytest.approx(before.fit.shift, rel=0.03)
 
 
 def test_what_cannot_be_guided_says_why(marigold):
