@@ -35,6 +35,7 @@ _MAX_BYTES = 16 * 2**30
 _MAX_LINE = 2**28
 # Reprojection errors below this are luck rather than precision.
 _LEAST_ERROR = 0.5
+_MOST_ERROR = 1e3
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def _read_model(files: list[Path], picture_name: str, size: tuple[int, int]) -> 
         raise MarigoldError(
             f"{picture.name}: none of its points is in {points_file.name} and in front of it."
         )
-    error = np.maximum(np.nan_to_num(errors[at], nan=4.0, posinf=4.0), _LEAST_ERROR)
+    error = np.nan_to_num(errors[at], nan=4.0, posinf=4.0).clip(_LEAST_ERROR, _MOST_ERROR)
     fov = None
     if not any(word in model for word in _FISHEYE) and parameters[0] > 0:
         fov = math.degrees(2 * math.atan(max(width, height) / 2 / parameters[0]))

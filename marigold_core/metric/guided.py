@@ -88,9 +88,9 @@ def guided_depth(
     is the authors' choice for CPUs). Members are denoised one at a time and merged by their
     median; two or more give an uncertainty. bfloat16 and a tiny VAE save memory and time.
     before: an earlier result of `fit_metric` on this picture, whose scale and shift are where
-    those of the sampling start; None starts from the points' range, as published. Known points that are surely wrong
-    by its fit and, where it was of an ensemble, by its uncertainty, are left out: the squared
-    error follows every point, a wrong one too.
+    those of the sampling start; None starts from the points' range, as published. Known points
+    that are surely wrong by its fit and, where it was of an ensemble, by its uncertainty, are left
+    out: the squared error follows every point, a wrong one too.
     checkpointing: compute activations twice instead of keeping them, for small cards; switched on
     by itself where memory runs out.
     callback: as in `predict`.
