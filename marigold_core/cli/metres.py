@@ -121,7 +121,7 @@ def report(depth_map: DepthMap, known: KnownDepths) -> None:
         low, high = (100 * bound for bound in fit.error_range)
         say(f"  expected error {100 * fit.relative_error:.1f} % ({low:.1f} to {high:.1f} %)")
     if len(fit.outliers):
-        say(f"  {len(fit.outliers)} of {len(known)} known points do not fit and were left out:")
+        say(f"  {len(fit.outliers)} of {fit.fitted} known points do not fit and were left out:")
         rows, columns = known.pixels(depth_map.depth.shape)  # type: ignore[arg-type]
         for index in fit.outliers[:_LISTED]:
             x, y = known.positions[index]

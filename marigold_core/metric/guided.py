@@ -299,6 +299,7 @@ def _merged(
         float(scale),
         float(shift),
         outliers=outliers,
+        fitted=len(known),
         in_metres=known.in_metres,
         notes=()
         if known.in_metres

@@ -202,6 +202,7 @@ def test_many_points_are_as_good_as_all_of_them():
     positions = np.column_stack([columns, rows]).repeat(30, 0)
     result = fit_metric(DepthMap(RAMP), KnownDepths(positions, truth.ravel().repeat(30)))
     np.testing.assert_allclose(result.depth, truth, rtol=1e-5)
+    assert result.fit.fitted == 5000
 
 
 def test_the_fit_alone_is_the_same_without_a_depth_map():
