@@ -64,8 +64,9 @@ def panorama_depth(
     float32 (H, W) in [0, 1], 0 = nearest, 1 = farthest, up to a scale and a shift. The uncertainty
     contains where views disagree, and each view's own. image, options, callback and changes as in
     `Marigold.predict`, for each of six views; options.latents are not used. Raises MarigoldError
-    as that does, and for a picture of another shape.
+    as that does, for a picture of another shape, and for a checkpoint that estimates other things.
     """
+    marigold.expect("depth")
     picture = read_image(image)
     height, width = picture.shape[:2]
     if not 1.9 <= width / height <= 2.1:

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from marigold_core import DepthMap, Marigold, MarigoldError, NormalMap, depth_to_normals
+from marigold_core.panorama import panorama_depth
 from marigold_core.targets import normals_from_decoded
+from marigold_core.worker.methods import Session
 
 torch.set_num_threads(1)
 UP_LEFT = np.array([-0.6, 0.64, 0.48], np.float32)
@@ -219,3 +221,15 @@ def test_a_word_of_another_target_is_refused_before_the_run(marigold):
         marigold(picture, reduction="median")
     with pytest.raises(MarigoldError, match="estimates normals.*for depth is needed"):
         marigold.expect("depth")
+    with pytest.raises(MarigoldError, match="estimates normals.*for depth is needed"):
+        panorama_depth(marigold, np.zeros((32, 64, 3), np.float32))
+
+
+def test_the_workers_depth_refuses_a_checkpoint_for_normals(tmp_path):
+    folder = build_checkpoint(tmp_path / "n", "normals-v1-1")
+    model = {"checkpoint": str(folder), "device": "cpu"}
+    arrays = {"image": np.zeros((8, 8, 3), np.float32)}
+    session = Session()
+    with pytest.raises(MarigoldError, match="estimates normals.*for depth is needed"):
+        session.call("depth", {"model": model}, arrays, lambda *_: None)
+    assert session.loaded["target"] == "normals"

@@ -97,6 +97,7 @@ def evaluate(args: argparse.Namespace, processes: Processes) -> list[Evaluation]
         marigold = Marigold.from_pretrained(
             checkpoint, device=args.device or processes.device, dtype=args.dtype
         )
+        marigold.expect("depth")
         for spec, dataset, rules in sets:
             resolution = rules.resolution
             if args.processing_resolution is not None:
