@@ -140,7 +140,6 @@ class RunSettings:
 
 NAMES = tuple(RunSettings.__annotations__)
 RUN_NAMES = ("num_inference_steps", "ensemble_size", "processing_resolution", "seed")
-MESH_NAMES = tuple(name for name in NAMES if name not in RUN_NAMES)
 
 
 class MarigoldSettings(RunSettings, bpy.types.PropertyGroup):

@@ -1,4 +1,4 @@
-"""Frames of one clip to a common range, and one depth map in the units of another."""
+"""Frames of one clip, brought to a common range."""
 
 from __future__ import annotations
 
@@ -15,43 +15,6 @@ from .merging import wide_dtype
 REWEIGHTING_ROUNDS = 5
 
 
-def align_to(
-    prediction: Any,
-    reference: Any,
-    *,
-    scale_invariant: bool = True,
-    shift_invariant: bool = True,
-    mask: Any = None,
-) -> Any:
-    """The prediction, scaled and shifted onto the reference.
-
-    prediction, reference: floating (h, w), torch or numpy; the result is float32 (h, w) of the
-    prediction's kind, in the reference's units, not clipped. scale_invariant, shift_invariant: as
-    in `ensemble_depth`; a metric prediction comes back as it is. mask: bool (h, w), True = used.
-
-    This is the closed form of two members, both taken to be noisy: the scale is the ratio of the
-    standard deviations, always positive. (A plain regression loses a factor of the squared
-    correlation, which over the frames of a clip shrinks depth to nothing.) Pixels that moved
-    are weighted down by their residual. Raises MarigoldError on shapes and non-finite values.
-    """
-    check_invariance(scale_invariant, shift_invariant)
-    maps, wrap = as_maps(_single(prediction), "prediction")
-    onto, _ = as_maps(_single(reference), "reference")
-    if maps.shape != onto.shape:
-        raise MarigoldError(
-            f"The prediction is {tuple(maps.shape[1:])} and the reference {tuple(onto.shape[1:])};"
-            " resize one of them."
-        )
-    used = torch.ones_like(maps[0], dtype=torch.bool) if mask is None else as_mask(mask, maps)
-    if not scale_invariant:
-        return wrap(maps[0].clone())
-    x, y = maps[0][used], onto[0].to(maps.device)[used]
-    if not (x.isfinite().all() and y.isfinite().all()):
-        raise MarigoldError("The maps hold NaN or infinity; mask those pixels.")
-    scale, shift, _ = fit(x, y, shift_invariant)
-    return wrap(maps[0] * scale + shift)
-
-
 @torch.no_grad()
 def align_sequence(
     frames: Any,
@@ -64,7 +27,7 @@ def align_sequence(
 
     frames: floating (T, h, w), torch or numpy; float32 of the same kind comes back, in [0, 1] over
     all frames together (scale only: a maximum of 1; metric or T = 1: as they are). mask: bool
-    (h, w) or (T, h, w), True = used. Each frame is aligned to its predecessor as in `align_to`;
+    (h, w) or (T, h, w), True = used. Each frame is aligned to its predecessor, see `fit`;
     with the ratio of deviations as the scale, errors do not compound in a still picture.
 
     A constant frame gets its predecessor's level and is skipped as a reference. Frames that do not
@@ -100,12 +63,12 @@ def align_sequence(
     return wrap(aligned.sub_(low).div_((seen.max() - low).clamp(min=1e-6)))
 
 
-def _single(value: Any) -> Any:
-    return value[None] if getattr(value, "ndim", 0) == 2 else value
-
-
 def fit(x: Tensor, y: Tensor, shift_invariant: bool) -> tuple[float, float, float]:
     """Scale and shift of x (P,) onto y (P,), and their correlation before reweighting.
+
+    The closed form of two members, both taken to be noisy: the scale is the ratio of the standard
+    deviations, always positive. (A plain regression loses a factor of the squared correlation,
+    which over the frames of a clip shrinks depth to nothing.)
 
     Reweighting (Geman and McClure's, at twice the robust deviation) is symmetric in the residual of
     a symmetric fit, so it does not favour either map. It is left out where the maps do not

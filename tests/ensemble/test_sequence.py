@@ -7,7 +7,7 @@ import pytest
 import torch
 from depth_maps import affine, noisy, seed, truth
 
-from marigold_core.ensemble.sequence import align_sequence, align_to
+from marigold_core.ensemble.sequence import align_sequence, fit
 from marigold_core.errors import EnsembleWarning, MarigoldError
 
 torch.set_num_threads(1)
@@ -106,25 +106,20 @@ def test_masks_of_a_clip_may_differ_by_frame():
         align_sequence(clip, mask=mask)
 
 
-# --- one map in the units of another ---
-
-
-def test_align_to_puts_a_map_into_anothers_units():
+def test_something_else_in_the_way_does_not_move_the_fit():
     depth = truth()
-    reference = 3 * depth + 2
     prediction = 0.4 * depth + 0.1
-    prediction[:5, :9] = 0.9  # something else stands there
-    aligned = align_to(prediction.numpy(), reference)
-    assert isinstance(aligned, np.ndarray)
-    np.testing.assert_allclose(aligned[5:], reference[5:].numpy(), atol=1e-3)
-    scaled = align_to(0.2 * reference, reference, shift_invariant=False)
-    torch.testing.assert_close(scaled, reference)
-    with pytest.raises(MarigoldError, match="resize one of them"):
-        align_to(prediction[:5], reference)
+    prediction[:5, :9] = 0.9
+    scale, shift, _ = fit(prediction.flatten(), (3 * depth + 2).flatten(), True)
+    assert scale == pytest.approx(7.5, rel=1e-3)
+    assert shift == pytest.approx(1.25, abs=1e-3)
+    scale, shift, _ = fit(0.2 * depth.flatten(), depth.flatten(), False)
+    assert (scale, shift) == (pytest.approx(5), 0)
 
 
 def test_noise_does_not_shrink_what_is_aligned():
     """A regression's slope would be 0.9 of this one: over a hundred frames nothing is left."""
     depth = truth(96, 128)
     a, b = (depth + 0.1 * torch.randn(depth.shape, generator=seed(k)) for k in (1, 2))
-    assert align_to(a, b).std() == pytest.approx(float(b.std()), rel=0.02)
+    scale, _, _ = fit(a.flatten(), b.flatten(), True)
+    assert scale * a.std() == pytest.approx(float(b.std()), rel=0.02)
