@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -44,6 +46,15 @@ def test_a_picture_is_the_same_in_any_batch(run, model, image):
     both = estimate(run, model, torch.cat([image.flip(2), image]), seed=5)[0]
     assert torch.equal(alone[0].members, both[1].members)
     assert not torch.equal(alone[0].members, estimate(run, model, image, seed=6)[0][0].members)
+
+
+def test_a_checkpoint_for_normals_is_refused_before_it_is_loaded(
+    run, model, image, error, monkeypatch
+):
+    monkeypatch.setattr(model.marigold, "target", replace(model.marigold.target, name="normals"))
+    monkeypatch.setattr(type(model), "load", None)
+    with pytest.raises(error, match="estimates normals, and a checkpoint for depth is needed"):
+        estimate(run, model, image)
 
 
 def test_the_global_seed_is_left_alone(run, model, image):
