@@ -11,12 +11,13 @@ import numpy as np
 
 from ..depth import DepthMap
 from ..errors import MarigoldError, printable
-from ..geometry import FAR, FOV_DEGREES, NEAR, depth_to_normals, field_of_view
-from ..images import read_exif, read_image, read_mask
+from ..geometry import FAR, FOV_DEGREES, NEAR, depth_to_normals
+from ..images import read_image, read_mask
 from ..intrinsics import IntrinsicImages
 from ..progress import timed
 from .batch import BatchItem, plan, run
 from .commands import check_exr, inputs, load, options_of, predict
+from .metres import fov_of
 from .outputs import Outputs
 from .reporting import say, stages
 
@@ -57,7 +58,7 @@ def estimate_normals(arguments: argparse.Namespace) -> int:
         seconds |= result.seconds
         note = ""
         if isinstance(result, DepthMap):
-            fov = field_of_view(*image.shape[:2], user=arguments.fov, exif=read_exif(item.source))
+            fov = fov_of(item.source, image.shape[:2], arguments)
             with timed(seconds, "normals"):
                 result = result.normals(
                     fov_degrees=fov.degrees, near=arguments.near, far=arguments.far
