@@ -96,7 +96,7 @@ class IntrinsicImages:
         """A map with the curve of sRGB, as 8-bit and 16-bit pictures of colours have it.
 
         The curve is that of IEC 61966-2-1, which programs apply when they read a picture. The
-        authors' training data has the power 1 / 2.2 in its place, at most 0.033 away.
+        authors' training data has the power 1 / 2.2 in its place, at most 0.034 away.
         """
         return self._in(name, "srgb")
 

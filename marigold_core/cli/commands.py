@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..depth import DepthMap, read_depth
 from ..depth_files import write_picture
 from ..errors import MarigoldError, printable
-from ..images import read_image, read_mask
+from ..images import read_mask, read_samples, unit_range
 from ..options import Options
 from ..progress import timed
 from . import metres
@@ -61,7 +61,7 @@ def estimate_depth(arguments: argparse.Namespace) -> int:
         return marigold
 
     def files(item: BatchItem) -> Iterator[Path]:
-        return _outputs(item, arguments, item.source in truths)
+        return (file for _, file in _outputs(item, arguments, item.source in truths))
 
     def one(marigold: Marigold, item: BatchItem) -> Iterator[Path]:
         _estimate_one(marigold, item, mask, truths.get(item.source), arguments)
@@ -227,7 +227,7 @@ def _estimate_one(
 ) -> None:
     seconds: dict[str, float] = {}
     with timed(seconds, "read"):
-        image = read_image(item.source)
+        image = read_samples(item.source)
         known = None
         if metres.is_asked(arguments):
             known = metres.read_known(item.source, image.shape[:2], arguments)
@@ -243,36 +243,31 @@ def _estimate_one(
                 marigold, image, name, depth_map, known, options, arguments.guided
             )
     with timed(seconds, "save"):
-        for file in _outputs(item, arguments):
+        for kind, file in _outputs(item, arguments, truth is not None):
             note = ""
-            if file.stem.endswith("_color"):
+            if kind == "color":
                 shown = depth_map if known is None else depth.normalize(mode="percentile")
                 shown.save(file, colormap=arguments.colormap)
-            elif file.stem.endswith("_uncertainty"):
+            elif kind == "uncertainty":
                 scale = depth.save_uncertainty(file)
                 note = f" (white = {scale:.3g})" if file.suffix == ".png" else ""
+            elif kind == "compared" and truth is not None:
+                error = _compare(file, unit_range(image), depth_map, truth)
+                note = f" (AbsRel {error:.3f} after the best scale and shift)"
             else:
                 depth.save(file)
             files.append(f"\n  {printable(file)}{note}")
-        if truth is not None:
-            files.append("\n  " + _compare(image, depth_map, truth, item.target))
     say(f"{printable(item.source)}: {stages(seconds)}" + "".join(files))
 
 
-def _compare(image: Any, depth_map: DepthMap, truth: DepthMap, target: Path) -> str:
-    """Write the picture of the comparison; its path, and the error."""
+def _compare(file: Path, image: Any, depth_map: DepthMap, truth: DepthMap) -> float:
+    """Write the picture that has the truth beside the estimate; the mean relative error."""
     known = truth.depth > 0
     if truth.mask is not None:
         known &= truth.mask
-    file = _compared(target)
     sheet = side_by_side(image, depth_map.depth, truth.depth, known, depth_map.uncertainty)
     write_picture(file, sheet)
-    error = mean_relative_error(depth_map.depth, truth.depth, known)
-    return f"{printable(file)} (AbsRel {error:.3f} after the best scale and shift)"
-
-
-def _compared(target: Path) -> Path:
-    return target.with_name(target.name + "_compared.png")
+    return mean_relative_error(depth_map.depth, truth.depth, known)
 
 
 def _as_asked(depth_map: DepthMap, arguments: argparse.Namespace) -> DepthMap:
@@ -289,18 +284,18 @@ def inverted(depth_map: DepthMap) -> DepthMap:
 
 def _outputs(
     item: BatchItem, arguments: argparse.Namespace, compared: bool = False
-) -> Iterator[Path]:
-    """The files of one picture; compared: with the picture that has the truth beside it."""
+) -> Iterator[tuple[str, Path]]:
+    """Kind and file of each output of one picture; compared: with the truth beside the estimate."""
 
-    def named(ending: str) -> Path:
-        return item.target.with_name(item.target.name + ending)
+    def named(kind: str, suffix: str) -> tuple[str, Path]:
+        return kind, item.target.with_name(f"{item.target.name}_{kind}.{suffix}")
 
     for suffix in arguments.formats:
-        yield named(f"_depth.{suffix}")
+        yield named("depth", suffix)
     if arguments.colormap != "none":
-        yield named("_color.png")
+        yield named("color", "png")
     if arguments.ensemble > 1:
         for suffix in arguments.formats:
-            yield named(f"_uncertainty.{suffix}")
+            yield named("uncertainty", suffix)
     if compared:
-        yield _compared(item.target)
+        yield named("compared", "png")

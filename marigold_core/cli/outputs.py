@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +63,11 @@ class Outputs:
             return False
         if self.is_own(file, source):
             return True
-        try:
-            if file.stem.endswith("_color"):
-                open_picture(file)
-            else:
-                read_array(file)
-        except MarigoldError:
-            return False
-        return True
+        for read in (read_array, open_picture):
+            with suppress(MarigoldError):
+                read(file)
+                return True
+        return False
 
     def note(self, files: Iterable[Path], source: Path) -> None:
         """Add files that were just written to the records of their folders."""

@@ -17,8 +17,17 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 # What the test of the new environment imports, and the distributions' names.
-MODULES = ("torch", "diffusers", "transformers", "huggingface_hub", "safetensors", "numpy", "PIL",
-           "tqdm")  # fmt: skip
+MODULES = (
+    "torch",
+    "diffusers",
+    "einops",
+    "transformers",
+    "huggingface_hub",
+    "safetensors",
+    "numpy",
+    "PIL",
+    "tqdm",
+)
 FAKE_TORCH = """
 class cuda:
     is_available = staticmethod(lambda: False)
