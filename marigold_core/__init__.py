@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from .ensemble.normals import ensemble_normals
     from .ensemble.sequence import align_sequence
     from .errors import Cancelled, CheckpointError, MarigoldError
-    from .geometry import depth_to_mesh, depth_to_normals
+    from .geometry.mesh import Mesh, PointCloud
+    from .geometry.points import depth_to_mesh, depth_to_normals
     from .images import read_image
     from .intrinsics import IntrinsicImages
-    from .mesh import Mesh, PointCloud
     from .metric.fit import MetricFit, fit_metric
     from .metric.hint_files import read_known_depths
     from .metric.hints import KnownDepths
@@ -46,16 +46,16 @@ _HOMES = {
     "KnownDepths": "metric.hints",
     "Marigold": "engine",
     "MarigoldError": "errors",
-    "Mesh": "mesh",
+    "Mesh": "geometry.mesh",
     "MetricFit": "metric.fit",
     "NormalMap": "normals",
     "Options": "options",
-    "PointCloud": "mesh",
+    "PointCloud": "geometry.mesh",
     "Progress": "progress",
     "align_sequence": "ensemble.sequence",
     "colorize": "depth",
-    "depth_to_mesh": "geometry",
-    "depth_to_normals": "geometry",
+    "depth_to_mesh": "geometry.points",
+    "depth_to_normals": "geometry.points",
     "ensemble_depth": "ensemble.depth",
     "ensemble_intrinsics": "ensemble.intrinsics",
     "ensemble_normals": "ensemble.normals",

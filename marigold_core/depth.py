@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from .colormaps import COLORMAPS, colorize
 from .depth_files import read_array, to_16_bit, write_array, write_picture, write_uncertainty
 from .errors import MarigoldError
-from .geometry import (
+from .geometry.mesh import Mesh, PointCloud
+from .geometry.points import (
     FAR,
     FOV_DEGREES,
     MAX_VERTICES,
@@ -23,7 +24,6 @@ from .geometry import (
     depth_to_points,
 )
 from .images import read_image
-from .mesh import Mesh, PointCloud
 from .normals import NormalMap
 
 if TYPE_CHECKING:

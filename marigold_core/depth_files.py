@@ -15,8 +15,8 @@ from PIL.PngImagePlugin import PngInfo
 from .colormaps import colorize
 from .errors import MarigoldError
 from .files import atomic_path, open_regular
+from .geometry.mesh import encode_png
 from .images import check_size, open_picture
-from .mesh import encode_png
 
 # The longest side that the format can hold.
 _PICTURE_SIDES = {".png": 2**31 - 1, ".jpg": 65500, ".jpeg": 65500, ".webp": 16383}

@@ -15,8 +15,8 @@ from comfy_api.latest import Types, io
 from torch import Tensor
 
 from ..marigold_core import DepthMap, MarigoldError, Mesh
-from ..marigold_core.geometry import FAR, FOV_DEGREES, MAX_VERTICES, NEAR, intrinsics
-from ..marigold_core.mesh import Y_UP
+from ..marigold_core.geometry.mesh import Y_UP
+from ..marigold_core.geometry.points import FAR, FOV_DEGREES, MAX_VERTICES, NEAR, intrinsics
 from .saved_workflow import saved_workflow
 from .sockets import CATEGORY, Depth, DepthBatch, Geometry, schema
 from .tensors import full, pictures

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marigold_core.fill import CORNERS, background_layer, sharpen_edges, torn_quads
+from marigold_core.geometry.fill import CORNERS, background_layer, sharpen_edges, torn_quads
 
 RATIO = 1.05
 

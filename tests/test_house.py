@@ -134,8 +134,8 @@ FLOORS = (
     ("denoising", "checkpoints"),
     ("memory", "diffusion", "ensemble", "depth", "metric", "resize", "progress"),
     ("normals", "intrinsics"),
-    ("depth_files", "fill", "geometry"),
-    ("images", "mesh", "colormaps"),
+    ("depth_files", "geometry"),
+    ("images", "colormaps"),
     ("options",),
     ("errors", "files"),
 )
@@ -162,18 +162,18 @@ def test_the_engines_imports_run_down():
 
 def test_the_engine_shows_about_twenty_names():
     names = {path.name for path in (ROOT / "marigold_core").iterdir() if path.name[0] not in "._"}
-    assert len(names) <= 26, sorted(names)
+    assert len(names) <= 24, sorted(names)
 
 
 @pytest.mark.parametrize(
     "statement",
-    ["import marigold_core", "import marigold_core.geometry", "import marigold_core.cli"],
+    ["import marigold_core", "import marigold_core.geometry.points", "import marigold_core.cli"],
 )
 def test_light_parts_load_no_torch(statement):
     assert not {"torch", "diffusers", "transformers", "scipy"} & loaded_by(statement)
 
 
-@pytest.mark.parametrize("module", ["geometry", "metric.fit"])
+@pytest.mark.parametrize("module", ["geometry.points", "metric.fit"])
 def test_what_blender_uses_loads_no_pillow(module):
     assert "PIL" not in loaded_by(f"import marigold_core.{module}")  # Blender's Python has none
 

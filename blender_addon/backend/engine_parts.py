@@ -11,8 +11,8 @@ from __future__ import annotations
 from marigold_core.colormaps import colorize
 from marigold_core.errors import MarigoldError
 from marigold_core.files import atomic_path
-from marigold_core.fill import background_layer, sharpen_edges
-from marigold_core.geometry import (
+from marigold_core.geometry.fill import background_layer, sharpen_edges
+from marigold_core.geometry.points import (
     FAR,
     FOV_DEGREES,
     NEAR,

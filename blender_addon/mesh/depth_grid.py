@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A depth map as the arrays of a grid mesh in Blender's axes. No bpy.
 
-Blender's camera looks down -z with y up, so a point of `marigold_core.geometry` (x right, y down,
+Blender's camera looks down -z with y up, so a point of `geometry.points` (x right, y down,
 z forward) is (x, -y, -z) here. That is a rotation: the quads keep their front side.
 """
 

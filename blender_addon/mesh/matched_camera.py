@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The camera that took the picture: it sees the mesh just where the picture has it.
 
-`marigold_core.geometry` has its focal length in pixels and the principal point in the middle; on
+`geometry.points` has its focal length in pixels and the principal point in the middle; on
 a sensor of 36 mm across the longer side that is a lens of f * 36 / max(width, height) =
 18 / tan(fov / 2) millimetres without a shift.
 """

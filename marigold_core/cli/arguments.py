@@ -196,7 +196,7 @@ def _add_intrinsics(commands: argparse._SubParsersAction[argparse.ArgumentParser
 
 
 def _add_mesh(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from ..geometry import MAX_VERTICES
+    from ..geometry.points import MAX_VERTICES
 
     parser = commands.add_parser(
         "mesh",
@@ -264,7 +264,7 @@ def _add_picture(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_near_and_far(parser: argparse._ActionsContainer) -> None:
-    from ..geometry import FAR, NEAR
+    from ..geometry.points import FAR, NEAR
 
     parser.add_argument(
         "--near", type=float, help=f"distance of the nearest point (default: {NEAR:g})"
@@ -275,7 +275,7 @@ def _add_near_and_far(parser: argparse._ActionsContainer) -> None:
 
 
 def _add_known(parser: argparse.ArgumentParser) -> None:
-    from ..geometry import FOV_DEGREES
+    from ..geometry.points import FOV_DEGREES
 
     known = parser.add_argument_group("metres (from what is known; see docs/metric.md)")
     known.add_argument(

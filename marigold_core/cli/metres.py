@@ -10,7 +10,7 @@ import numpy as np
 
 from ..depth import DepthMap
 from ..errors import MarigoldError, printable
-from ..geometry import FieldOfView, field_of_view
+from ..geometry.points import FieldOfView, field_of_view
 from ..images import read_exif
 from ..metric.fit import fit_metric
 from ..metric.hint_files import read_known_depths

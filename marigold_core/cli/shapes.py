@@ -14,9 +14,9 @@ from PIL import Image
 
 from ..depth import DepthMap, read_depth
 from ..errors import MarigoldError, printable
-from ..geometry import FAR, FOV_DEGREES, NEAR, FieldOfView, depth_to_mesh, unproject
+from ..geometry.mesh import SUFFIXES, Mesh, mesh_files
+from ..geometry.points import FAR, FOV_DEGREES, NEAR, FieldOfView, depth_to_mesh, unproject
 from ..images import read_image, read_mask
-from ..mesh import SUFFIXES, Mesh, mesh_files
 from ..progress import timed
 from . import metres
 from .commands import inputs, inverted, load, options_of, predict

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..depth import DepthMap
 from ..errors import MarigoldError, printable
-from ..geometry import FAR, FOV_DEGREES, NEAR, depth_to_normals
+from ..geometry.points import FAR, FOV_DEGREES, NEAR, depth_to_normals
 from ..images import read_image, read_mask
 from ..intrinsics import IntrinsicImages
 from ..progress import timed

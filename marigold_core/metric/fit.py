@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MarigoldError
-from ..geometry import FAR, FOV_DEGREES, NEAR
+from ..geometry.points import FAR, FOV_DEGREES, NEAR
 from .hints import KnownDepths
 from .lengths import Measures, scale_and_offset
 from .robust import (

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import MarigoldError
-from ..geometry import intrinsics
+from ..geometry.points import intrinsics
 
 # More is a dense depth map of 8 megapixels; no fit needs that many.
 MAX_POINTS = 8_000_000

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import MarigoldError
-from ..geometry import project
+from ..geometry.points import project
 from .hints import KnownDepths
 
 _MAX_POINTS = 100_000_000

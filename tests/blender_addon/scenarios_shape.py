@@ -17,7 +17,7 @@ from addon_in_blender import (
 
 @scenario
 def live_shape_is_the_engines_geometry(folder: Path, python: str) -> None:
-    from marigold_core.geometry import default_tear_ratio
+    from marigold_core.geometry.points import default_tear_ratio
 
     set_inputs = part("mesh.shape_inputs").set_inputs
     obj = depth_mesh(folder)

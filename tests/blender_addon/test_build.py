@@ -47,7 +47,7 @@ def test_the_wheel_is_the_engine_without_its_assets(archive, tmp_path):
         wheel = Path(file.extract(wheel_of(archive), tmp_path))
     code = (
         f"import sys; sys.path.insert(0, {str(wheel)!r})\n"
-        "import marigold_core, marigold_core.geometry, marigold_core.colormaps\n"
+        "import marigold_core, marigold_core.geometry.points, marigold_core.colormaps\n"
         "print(marigold_core.__file__)"
     )
     run = subprocess.run(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marigold_core.errors import MarigoldError
-from marigold_core.geometry import project
+from marigold_core.geometry.points import project
 from marigold_core.metric.colmap import read_colmap
 from marigold_core.metric.hint_files import read_known_depths
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from marigold_core.depth_files import write_array
 from marigold_core.errors import MarigoldError
-from marigold_core.geometry import project, unproject
+from marigold_core.geometry.points import project, unproject
 from marigold_core.metric.hint_files import read_known_depths
 from marigold_core.metric.hints import KnownDepths
 

@@ -7,7 +7,7 @@ import pytest
 
 from marigold_core.depth import DepthMap
 from marigold_core.errors import MarigoldError
-from marigold_core.geometry import intrinsics, project, unproject
+from marigold_core.geometry.points import intrinsics, project, unproject
 from marigold_core.metric.fit import fit_metric
 from marigold_core.metric.hints import KnownDepths
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from marigold_core.depth import DepthMap, read_depth
 from marigold_core.errors import MarigoldError
-from marigold_core.geometry import depth_to_points, project
+from marigold_core.geometry.points import depth_to_points, project
 from marigold_core.metric.fit import fit_metric
 from marigold_core.metric.hint_files import read_known_depths
 from marigold_core.metric.hints import KnownDepths

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marigold_core.errors import MarigoldError
-from marigold_core.geometry import unproject
+from marigold_core.geometry.points import unproject
 from marigold_core.metric.hint_files import read_known_depths
 from marigold_core.metric.point_cloud import read_points, visible_depths
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .geometry import FOV_DEGREES, intrinsics
+from .points import FOV_DEGREES, intrinsics
 
 # Corners of a quad, as in `geometry.grid_quads`.
 CORNERS = (np.s_[:-1, :-1], np.s_[1:, :-1], np.s_[1:, 1:], np.s_[:-1, 1:])

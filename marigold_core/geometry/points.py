@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import MarigoldError
+from ..errors import MarigoldError
 from .mesh import Mesh, PointCloud
 
 FOV_DEGREES = 50.0

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import MarigoldError
-from .files import atomic_path
+from ..errors import MarigoldError
+from ..files import atomic_path
 
 Y_UP = np.array([1, -1, -1], dtype=np.float32)
 SUFFIXES = (".glb", ".ply", ".obj")
