@@ -107,7 +107,7 @@ def test_leading_timesteps_are_the_engines_own(checkpoint, folder, tmp_path):
 
 def test_a_checkpoint_for_something_else_is_refused(folder, tmp_path):
     normals = build_checkpoint(tmp_path / "normals", "normals-v1-1")
-    with pytest.raises(SystemExit, match="estimates normals; evaluate.py measures depth"):
+    with pytest.raises(SystemExit, match="estimates normals, and a checkpoint for depth is needed"):
         run(normals, folder, tmp_path / "out")
 
 
