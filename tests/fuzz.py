@@ -347,6 +347,30 @@ def read_checksums(file: Path) -> bool:
     return True
 
 
+def state_seeds() -> list[bytes]:
+    progress = {"step": 1200, "recipe": {"seed": 2024, "data": ["folder:a"]}, "best": 0.25}
+    return [json.dumps(progress).encode(), json.dumps(progress | {"best": None}).encode()]
+
+
+def damaged_state(seed: bytes, chance: random.Random) -> bytes:
+    if chance.random() < 0.3:
+        return damaged(seed, chance)
+    return json_text(damaged_json(json.loads(seed), chance), chance)
+
+
+def read_state(file: Path) -> bool:
+    sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+    from checkpointing import read_progress
+
+    try:
+        progress = read_progress(file)
+    except ValueError:  # `load_state` makes it one message; RecursionError and others would escape
+        return False
+    if not isinstance(progress["step"], int) or not isinstance(progress["recipe"], dict):
+        raise Finding(f"a state with {progress}")
+    return True
+
+
 READERS = {
     "pictures": Reader(picture_seeds, damaged_png, read_picture),
     "npy": Reader(depth_seeds(".npy"), damaged, read_depth(".npy")),
@@ -356,6 +380,7 @@ READERS = {
     "configs": Reader(config_seeds, damaged_config, read_config),
     "frames": Reader(frame_seeds, damaged, read_frame),
     "checksums": Reader(checksum_seeds, damaged, read_checksums),
+    "states": Reader(state_seeds, damaged_state, read_state),  # of training; needs accelerate
 }
 
 

@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from marigold_core.checkpoints.checksums import FILE_NAME, verify_checksums, write_checksums
+from marigold_core.checkpoints.hub import BUNDLED
 from marigold_core.errors import CheckpointError
 
 
@@ -82,3 +83,7 @@ def test_an_endless_list_is_refused(folder):
         file.truncate(1 << 40)
     with pytest.raises(CheckpointError, match="longer than"):
         verify_checksums(folder)
+
+
+def test_the_bundled_checkpoint_is_what_its_checksums_list():
+    assert verify_checksums(BUNDLED["nano"]) == 14
