@@ -85,7 +85,7 @@ def widgets(info: Info) -> list[str]:
 
 
 def breaks(base: dict[str, Info], head: dict[str, Info]) -> Iterator[str]:
-    """A sentence for each change of `head` that a workflow saved with `base` does not survive."""
+    """A line for each change of `head` that a workflow saved with `base` does not survive."""
     for name, old in base.items():
         if name not in head:
             yield f"{name}: the node is gone."

@@ -7,8 +7,8 @@
 Trains a small VAE on pictures and depth maps of procedural scenes, and of other data if told,
 starts a 4-channel U-Net, and writes both beside a scheduler and a two-word text encoder as a
 Stable Diffusion folder. Then `python training/finetune.py --base runs/nano-base` turns it into a
-Marigold, as the paper does with the real one. With --start the VAE goes on from a checkpoint's,
-and the folder keeps all else of that checkpoint, so that its U-Net goes on too, unless --channels
+Marigold, as the paper does with the real one. With --start the VAE continues from a checkpoint's,
+and the folder keeps all else of that checkpoint, so that its U-Net continues too, unless --channels
 asks for a new one.
 
     python training/fetch_assets.py runs/assets
@@ -301,7 +301,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
-    parser.add_argument("--start", type=Path, help="checkpoint folder whose VAE goes on")
+    parser.add_argument("--start", type=Path, help="checkpoint folder whose VAE is trained further")
     parser.add_argument("--data", nargs="+", metavar="KIND:WHERE", help="as much as the scenes")
     parser.add_argument("--pictures", nargs="+", type=Path, metavar="FOLDER",
         help="photographs, textures, environment maps: half of a batch's pictures")  # fmt: skip

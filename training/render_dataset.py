@@ -12,7 +12,7 @@ or by an installed Blender, of the scene that it opened:
 
     blender -b shot1.blend -P training/render_dataset.py -- runs/shot1 --count 100
 
-Stop it at any time, by Ctrl-C or worse: the same command goes on where it stopped. Sample i is a
+Stop it at any time, by Ctrl-C or worse: the same command resumes where it stopped. Sample i is a
 function of the settings and i alone, however many processes there are. Depth is planar metres at
 the pixels' centres, of the first surface also where that is glass or a mirror; the sky has none.
 What a texture makes less than half opaque, such as the gaps between painted leaves, is no surface.
@@ -199,11 +199,11 @@ def run(args: argparse.Namespace) -> int:
         )  # fmt: skip
     except KeyboardInterrupt:
         print(f"\nStopped; {len(read_manifest(folder))} samples are complete. "
-              "The same command goes on.")  # fmt: skip
+              "The same command resumes.")  # fmt: skip
         return 130
     except OSError as error:
         print(f"\n{folder} cannot be written to ({error.strerror}); make room there. The same "
-              "command goes on.", file=sys.stderr)  # fmt: skip
+              "command resumes.", file=sys.stderr)  # fmt: skip
         return 1
     for scene, whys in errors.items():
         name = scene or "procedural worlds"

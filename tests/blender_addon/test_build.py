@@ -76,8 +76,8 @@ def test_the_manifest_keeps_blenders_rules():
     assert tagline and len(tagline[1]) <= 64 and not tagline[1].endswith(".")
     version = re.search(r'^version = "(.*)"$', MANIFEST, re.M)
     assert version and version[1] == marigold_core.__version__
-    for sentence in re.findall(r'^(?:files|network) = "(.*)"$', MANIFEST, re.M):
-        assert not sentence.endswith(".") and len(sentence) <= 64
+    for purpose in re.findall(r'^(?:files|network) = "(.*)"$', MANIFEST, re.M):
+        assert not purpose.endswith(".") and len(purpose) <= 64
 
 
 def test_every_file_names_its_licence():

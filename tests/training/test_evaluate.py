@@ -1,4 +1,4 @@
-"""evaluate.py: the engine's own numbers; a stopped run goes on; one bad file is only named."""
+"""evaluate.py: the engine's own numbers; a stopped run resumes; one bad file is only named."""
 
 from __future__ import annotations
 
