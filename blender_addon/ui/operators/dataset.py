@@ -119,6 +119,10 @@ _task: ThreadTask | None = None
 def leave() -> None:
     """Cancel the rendering, and wait until it has stopped writing."""
     rendering.cancel()
+    _wait_for_cancelled()
+
+
+def _wait_for_cancelled() -> None:
     if _task is not None and _task.state == "cancelled":
         _task.join(2 * GRACE_SECONDS)
 
@@ -147,7 +151,7 @@ class MARIGOLD_OT_render_dataset(BackgroundOperator, DatasetSettings, bpy.types.
 
     def work(self, context: bpy.types.Context) -> Work:
         global _task
-        leave()  # a cancelled one may still be writing
+        _wait_for_cancelled()  # it may still be writing
         folder = _folder(self.directory)
         blender = _blender()
         copy = _save_copy(folder)
