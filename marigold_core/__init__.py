@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from .ensemble.normals import ensemble_normals
     from .ensemble.sequence import align_sequence
     from .errors import Cancelled, CheckpointError, MarigoldError
+    from .geometry.grid import depth_to_mesh
     from .geometry.mesh import Mesh, PointCloud
-    from .geometry.points import depth_to_mesh, depth_to_normals
+    from .geometry.points import depth_to_normals
     from .images import read_image
     from .intrinsics import IntrinsicImages
     from .metric.fit import MetricFit, fit_metric
@@ -54,7 +55,7 @@ _HOMES = {
     "Progress": "progress",
     "align_sequence": "ensemble.sequence",
     "colorize": "depth",
-    "depth_to_mesh": "geometry.points",
+    "depth_to_mesh": "geometry.grid",
     "depth_to_normals": "geometry.points",
     "ensemble_depth": "ensemble.depth",
     "ensemble_intrinsics": "ensemble.intrinsics",

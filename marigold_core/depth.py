@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from .colormaps import COLORMAPS, colorize
 from .depth_files import read_array, to_16_bit, write_array, write_picture, write_uncertainty
 from .errors import MarigoldError
+from .geometry.grid import depth_to_mesh
 from .geometry.mesh import Mesh, PointCloud
 from .geometry.points import (
     FAR,
     FOV_DEGREES,
     MAX_VERTICES,
     NEAR,
-    depth_to_mesh,
     depth_to_normals,
     depth_to_points,
 )
@@ -211,11 +211,13 @@ class DepthMap:
         far: float | None = None,
         tear_ratio: float | None = None,
         max_vertices: int | None = MAX_VERTICES,
+        fill: bool = False,
     ) -> Mesh:
         """The depth as a mesh under its mask, with `image` (as for `read_image`) as its texture.
 
         near, far: the distances of depth 0 and 1; None = 1 and 5. A map whose shift is known has
-        its distances in it and takes neither. The rest as in `geometry.depth_to_mesh`.
+        its distances in it and takes neither. fill: with a background layer behind the tears, and
+        as large as the picture. The rest as in `geometry.grid.depth_to_mesh`.
         """
         near, far = self._near_and_far(near, far)
         return depth_to_mesh(
@@ -227,6 +229,7 @@ class DepthMap:
             tear_ratio=tear_ratio,
             mask=self.mask,
             max_vertices=max_vertices,
+            fill=fill,
         )
 
     def points(

@@ -15,12 +15,11 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from marigold_core.errors import MarigoldError
+from marigold_core.geometry.grid import depth_to_mesh, grid_quads
 from marigold_core.geometry.mesh import encode_png, save_mesh
 from marigold_core.geometry.points import (
     default_tear_ratio,
-    depth_to_mesh,
     field_of_view,
-    grid_quads,
     intrinsics,
     project,
     unproject,
@@ -48,7 +47,7 @@ def normals(mesh) -> np.ndarray:
 def test_geometry_needs_numpy_alone(tmp_path):
     code = (
         "import sys\nfor name in ('torch', 'PIL', 'diffusers', 'scipy'): sys.modules[name] = None\n"
-        "import numpy as np, marigold_core.geometry.points as g, marigold_core.geometry.mesh\n"
+        "import numpy as np, marigold_core.geometry.grid as g\n"
         "m = g.depth_to_mesh(np.zeros((4, 5), np.float32), image=np.zeros((4, 5, 3), np.uint8))\n"
         "m.save(sys.argv[1])"
     )

@@ -12,17 +12,20 @@ from marigold_core.colormaps import colorize
 from marigold_core.errors import MarigoldError
 from marigold_core.files import atomic_path
 from marigold_core.geometry.fill import background_layer, sharpen_edges
+from marigold_core.geometry.grid import (
+    at_lines,
+    grid_coordinates,
+    grid_lines,
+    grid_quads,
+    grid_stride,
+    grid_uvs,
+)
 from marigold_core.geometry.points import (
     FAR,
     FOV_DEGREES,
     NEAR,
     default_tear_ratio,
     field_of_view,
-    grid_coordinates,
-    grid_lines,
-    grid_quads,
-    grid_stride,
-    grid_uvs,
 )
 
 __all__ = [
@@ -30,6 +33,7 @@ __all__ = [
     "FOV_DEGREES",
     "NEAR",
     "MarigoldError",
+    "at_lines",
     "atomic_path",
     "background_layer",
     "colorize",

@@ -19,6 +19,7 @@ from ..backend.engine_parts import (
     FOV_DEGREES,
     NEAR,
     MarigoldError,
+    at_lines,
     background_layer,
     default_tear_ratio,
     grid_coordinates,
@@ -162,7 +163,8 @@ def depth_grid(
     layer = None
     if background:
         ratio = default_tear_ratio(height, width, FOV_DEGREES, stride)
-        d, layer = _layered(d, usable, ratio, near, far, _at_lines(picture, rows, columns, depth))
+        colours = None if picture is None else at_lines(picture, rows, columns, height, width)
+        d, layer = _layered(d, usable, ratio, near, far, colours)
 
     v = grid_coordinates(rows, height, border=True)
     u = grid_coordinates(columns, width, border=True)
@@ -208,21 +210,6 @@ def _faces(rows: int, columns: int) -> Faces:
     left, bottom, right, top = down[:, :-1], along[1:], down[:, 1:], along[:-1]
     edges = np.stack([left, bottom, right, top], axis=-1).reshape(-1, 4)
     return Faces(grid_quads(rows, columns), np.concatenate([ends_along, ends_down]), edges)
-
-
-def _at_lines(
-    picture: NDArray[np.uint8] | None,
-    rows: NDArray[np.int64],
-    columns: NDArray[np.int64],
-    depth: Floats,
-) -> NDArray[np.uint8] | None:
-    """The pixels of a picture, of any size, at the lines of the depth map."""
-    if picture is None:
-        return None
-    height, width = depth.shape
-    down = ((rows + 0.5) * picture.shape[0] / height).astype(int)
-    across = ((columns + 0.5) * picture.shape[1] / width).astype(int)
-    return picture[np.ix_(down, across)]
 
 
 def _layered(

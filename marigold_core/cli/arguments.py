@@ -231,6 +231,12 @@ def _add_mesh(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         metavar="N",
         help="thin larger depth maps (default: %(default)d)",
     )
+    mesh.add_argument(
+        "--fill",
+        action="store_true",
+        help="sharpen depth edges, and continue the background behind each tear in depth and"
+        " colour: no hole from the picture's camera",
+    )
     add_overwrite(mesh)
     add_known(parser)
     add_model(parser)

@@ -14,8 +14,9 @@ from PIL import Image
 
 from ..depth import DepthMap, read_depth
 from ..errors import MarigoldError, printable
+from ..geometry.grid import depth_to_mesh
 from ..geometry.mesh import SUFFIXES, Mesh, mesh_files
-from ..geometry.points import FAR, FOV_DEGREES, NEAR, FieldOfView, depth_to_mesh, unproject
+from ..geometry.points import FAR, FOV_DEGREES, NEAR, FieldOfView, unproject
 from ..images import read_image, read_mask
 from ..progress import timed
 from . import metres
@@ -38,6 +39,7 @@ def build_mesh(arguments: argparse.Namespace) -> int:
     shape: dict[str, Any] = {
         "tear_ratio": arguments.tear,
         "max_vertices": arguments.max_vertices,
+        "fill": arguments.fill,
     }
     _check_camera(arguments, known)
     # A wrong option shows before the wait.

@@ -1,4 +1,4 @@
-"""Depth into space: camera points, a grid mesh, torn at the edges of things.
+"""Depth into space: the camera, its points and normals.
 
 Needs numpy alone, so that Blender and ComfyUI run this very code. Axes are OpenCV's: x right,
 y down, z forward. A pixel in row i, column j has its centre at (u, v) = (j + 0.5, i + 0.5), so
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MarigoldError
-from .mesh import Mesh, PointCloud
+from .mesh import PointCloud
 
 FOV_DEGREES = 50.0
 NEAR = 1.0
@@ -102,9 +102,9 @@ def unproject(
     ray = ((u - cx) / f, (v - cy) / f, 1). Non-finite depth gives non-finite points.
     Raises MarigoldError.
     """
-    depth = _depth_map(depth)
+    depth = depth_array(depth)
     v, u = np.arange(depth.shape[0]) + 0.5, np.arange(depth.shape[1]) + 0.5
-    return _points(_distance(depth, near, far), v, u, depth.shape, fov_degrees)
+    return points_at(distances(depth, near, far), v, u, depth.shape, fov_degrees)
 
 
 def project(
@@ -118,17 +118,6 @@ def project(
     points = np.asarray(points, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         return points[..., :2] / points[..., 2:] * k[0, 0] + k[:2, 2]
-
-
-def grid_quads(height: int, width: int) -> NDArray[np.int32]:
-    """The quads of a pixel grid, ((H - 1) * (W - 1), 4) int32 indices into its rows.
-
-    Corners: top left, bottom left, bottom right, top right, which is counter-clockwise for the
-    camera, so that its side is the front.
-    """
-    corner = np.arange(height * width, dtype=np.int32).reshape(height, width)
-    quads = np.stack([corner[:-1, :-1], corner[1:, :-1], corner[1:, 1:], corner[:-1, 1:]], axis=-1)
-    return quads.reshape(-1, 4)
 
 
 def default_tear_ratio(
@@ -147,118 +136,6 @@ def default_tear_ratio(
     return float(min(max(ratio, 1.02), 1.25))
 
 
-def grid_lines(
-    height: int, width: int, max_vertices: int | None = MAX_VERTICES
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The rows and columns of a map that `depth_to_mesh` keeps, two int64 vectors.
-
-    Evenly spread, first and last among them; all where the map has no more than `max_vertices`
-    pixels or that is None. Raises MarigoldError for fewer than 4.
-    """
-    n_rows, n_columns = height, width
-    if max_vertices is not None and height * width > max_vertices:
-        if max_vertices < 4:
-            raise MarigoldError(f"A mesh of {max_vertices} vertices has no face; allow 4 or more.")
-        stride = math.sqrt(height * width / max_vertices)
-        n_rows = max(2, int(height / stride))
-        n_columns = max(2, min(int(width / stride), max_vertices // n_rows))
-        n_rows = min(n_rows, max_vertices // n_columns)
-    rows = np.rint(np.linspace(0, height - 1, n_rows)).astype(np.int64)
-    columns = np.rint(np.linspace(0, width - 1, n_columns)).astype(np.int64)
-    return rows, columns
-
-
-def grid_coordinates(lines: NDArray[np.int64], pixels: int, *, border: bool = False) -> Floats:
-    """Where `lines` of a picture of so many pixels lie, in pixels from its edge: at the pixels'
-    centres; with `border` the first and the last at the picture's edges, so that a mesh is as
-    large as the picture."""
-    coordinates = lines + 0.5
-    if border:
-        coordinates[0], coordinates[-1] = 0, pixels
-    return coordinates
-
-
-def grid_stride(rows: int, columns: int, height: int, width: int) -> float:
-    """How many pixels of a map lie between two of the lines that `grid_lines` keeps."""
-    return max((height - 1) / (rows - 1), (width - 1) / (columns - 1))
-
-
-def grid_uvs(v: Floats, u: Floats, height: int, width: int) -> NDArray[np.float32]:
-    """(rows, columns, 2) float32 in [0, 1] at the crossings of `grid_coordinates`, v upwards."""
-    uvs = np.empty((len(v), len(u), 2), dtype=np.float32)
-    uvs[..., 0], uvs[..., 1] = u / width, (1 - v / height)[:, None]
-    return uvs
-
-
-def depth_to_mesh(
-    depth: Floats,
-    *,
-    image: NDArray[Any] | None = None,
-    fov_degrees: float = FOV_DEGREES,
-    near: float | None = NEAR,
-    far: float | None = FAR,
-    tear_ratio: float | None = None,
-    mask: NDArray[np.bool_] | None = None,
-    max_vertices: int | None = MAX_VERTICES,
-    border: bool = False,
-) -> Mesh:
-    """Depth map (H, W), 0 = near and 1 = far -> Mesh, one vertex a pixel.
-
-    image: (h, w, 3) uint8 or float in [0, 1], the texture; any size of the same shape.
-    near, far: the distances of depth 0 and 1, 0 < near < far; both None: depth is distance, along
-        the camera's axis.
-    tear_ratio: a face whose furthest corner is more than this many times as far as its nearest
-        is left out; None = `default_tear_ratio`, infinity = never.
-    mask: (H, W) bool, True = use this pixel. Faces at unused or non-finite pixels are left out.
-    max_vertices: a larger map is thinned to every n-th pixel, its borders kept (picked, not
-        averaged: an average across an edge hangs in the air); None = never.
-    border: the mesh ends at the picture's edges, not at the centres of its outer pixels.
-
-    Raises MarigoldError for maps under 2x2, for values outside these ranges, and when no face
-    is left.
-    """
-    depth = _depth_map(depth)
-    height, width = depth.shape
-    if height < 2 or width < 2:
-        raise MarigoldError(
-            f"A depth map of {width}x{height} pixels has no faces; a mesh needs at least 2x2."
-        )
-    rows, columns = grid_lines(height, width, max_vertices)
-    stride = grid_stride(len(rows), len(columns), height, width)
-    if tear_ratio is None:
-        tear_ratio = default_tear_ratio(height, width, fov_degrees, stride)
-    if not tear_ratio > 1:
-        raise MarigoldError(f"The tear ratio is {tear_ratio}; it must be greater than 1.")
-
-    grid = np.ix_(rows, columns)
-    z = _distance(depth[grid], near, far)
-    usable = np.isfinite(z) & (z > 0)
-    if mask is not None:
-        usable &= _checked_mask(mask, depth.shape)[grid]
-
-    quads = grid_quads(len(rows), len(columns))[_whole_faces(z, usable, tear_ratio).ravel()]
-    if not len(quads):
-        raise MarigoldError(
-            "No face is left: everything was torn or masked. Raise the tear ratio or widen the"
-            " mask."
-        )
-    used = np.zeros(z.size, dtype=bool)
-    used[quads] = True
-    renumbered = np.cumsum(used, dtype=np.int32) - 1
-
-    v = grid_coordinates(rows, height, border=border)
-    u = grid_coordinates(columns, width, border=border)
-    return Mesh(
-        vertices=_points(z, v, u, depth.shape, fov_degrees).reshape(-1, 3)[used],
-        faces=renumbered[quads],
-        uvs=grid_uvs(v, u, height, width).reshape(-1, 2)[used],
-        pixels=(rows[:, None] * width + columns).ravel()[used],
-        size=(height, width),
-        fov_degrees=float(fov_degrees),
-        texture=None if image is None else _texture(image, height, width),
-    )
-
-
 def depth_to_points(
     depth: Floats,
     *,
@@ -268,21 +145,21 @@ def depth_to_points(
     far: float | None = FAR,
     mask: NDArray[np.bool_] | None = None,
 ) -> PointCloud:
-    """Depth map (H, W) -> the points of its usable pixels, row by row; see `depth_to_mesh`.
+    """Depth map (H, W) -> the points of its usable pixels, row by row; see `grid.depth_to_mesh`.
 
     Raises MarigoldError where no pixel is usable, and for values outside its ranges.
     """
-    depth = _depth_map(depth)
-    z = _distance(depth, near, far)
+    depth = depth_array(depth)
+    z = distances(depth, near, far)
     usable = np.isfinite(z) & (z > 0)
     if mask is not None:
-        usable &= _checked_mask(mask, depth.shape)
+        usable &= checked_mask(mask, depth.shape)
     if not usable.any():
         raise MarigoldError("No point is left: every pixel is masked or has no depth.")
     height, width = depth.shape
     colors = None
     if image is not None:
-        texture = _texture(image, height, width)
+        texture = checked_picture(image, height, width)
         rows = (np.arange(height) + 0.5) * texture.shape[0] / height
         columns = (np.arange(width) + 0.5) * texture.shape[1] / width
         colors = texture[np.ix_(rows.astype(np.int64), columns.astype(np.int64))][usable]
@@ -306,15 +183,15 @@ def depth_to_normals(
     (H, W)) or not finite is left out, and a pixel without any faces the camera. Raises
     MarigoldError.
     """
-    depth = _depth_map(depth)
-    z = _distance(depth, near, far)
+    depth = depth_array(depth)
+    z = distances(depth, near, far)
     usable = np.isfinite(z) & (z > 0)
     if mask is not None:
-        usable &= _checked_mask(mask, depth.shape)
+        usable &= checked_mask(mask, depth.shape)
     height, width = depth.shape
     z = np.where(usable, z, np.float32(1))
     v, u = np.arange(height) + 0.5, np.arange(width) + 0.5
-    points = _points(z, v, u, depth.shape, fov_degrees)
+    points = points_at(z, v, u, depth.shape, fov_degrees)
     ratio = np.float32(default_tear_ratio(height, width, fov_degrees))
     down, right = (_tangents(points, usable, ratio, axis) for axis in (0, 1))
     # Towards the camera in OpenCV's axes; then y and z turn round.
@@ -363,7 +240,7 @@ def _exif_degrees(height: int, width: int, exif: Mapping[str, float]) -> float |
     return degrees if 1 <= degrees <= 150 else None
 
 
-def _depth_map(depth: Floats) -> NDArray[np.float32]:
+def depth_array(depth: Floats) -> NDArray[np.float32]:
     depth = np.asarray(depth)
     if depth.ndim != 2 or depth.dtype.kind != "f":
         raise MarigoldError(
@@ -373,7 +250,7 @@ def _depth_map(depth: Floats) -> NDArray[np.float32]:
     return depth.astype(np.float32, copy=False)
 
 
-def _distance(
+def distances(
     depth: NDArray[np.float32], near: float | None, far: float | None
 ) -> NDArray[np.float32]:
     if near is None and far is None:
@@ -385,14 +262,14 @@ def _distance(
     return np.float32(near) + depth * np.float32(far - near)
 
 
-def _checked_mask(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+def checked_mask(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
     mask = np.asarray(mask)
     if mask.shape != shape or mask.dtype != bool:
         raise MarigoldError(f"The mask is {mask.dtype} {mask.shape}; it must be bool {shape}.")
     return mask
 
 
-def _points(
+def points_at(
     z: NDArray[np.float32],
     v: Floats,
     u: Floats,
@@ -409,21 +286,7 @@ def _points(
     return points
 
 
-def _whole_faces(
-    z: NDArray[np.float32], usable: NDArray[np.bool_], tear_ratio: float
-) -> NDArray[np.bool_]:
-    """(H - 1, W - 1) bool: faces with four usable corners whose distances are within the ratio."""
-    corners = [np.s_[:-1, :-1], np.s_[1:, :-1], np.s_[1:, 1:], np.s_[:-1, 1:]]
-    z = np.where(usable, z, np.float32(1))
-    whole = np.logical_and.reduce([usable[corner] for corner in corners])
-    if math.isfinite(tear_ratio):
-        furthest = np.maximum.reduce([z[corner] for corner in corners])
-        nearest = np.minimum.reduce([z[corner] for corner in corners])
-        whole &= furthest <= nearest * np.float32(tear_ratio)
-    return whole
-
-
-def _texture(image: NDArray[Any], height: int, width: int) -> NDArray[np.uint8]:
+def checked_picture(image: NDArray[Any], height: int, width: int) -> NDArray[np.uint8]:
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise MarigoldError(f"The picture has shape {image.shape}; it must be (H, W, 3), RGB.")

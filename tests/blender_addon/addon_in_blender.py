@@ -60,7 +60,7 @@ def depth_mesh(folder: Path, **settings) -> bpy.types.Object:
 
 
 def expected(folder: Path, **settings):
-    from marigold_core.geometry.points import depth_to_mesh
+    from marigold_core.geometry.grid import depth_to_mesh
 
     depth = np.load(folder / "depth.npy")
     return depth_to_mesh(depth, mask=np.isfinite(depth), border=True, **settings)

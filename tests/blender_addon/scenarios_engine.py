@@ -22,7 +22,7 @@ from addon_in_blender import (
 
 @scenario
 def the_worker_makes_the_depth(folder: Path, python: str) -> None:
-    from marigold_core.geometry.points import depth_to_mesh
+    from marigold_core.geometry.grid import depth_to_mesh
 
     use_engine(python)
     settings = dict(ensemble_size=2, num_inference_steps=1, near=2.0, far=6.0)

@@ -22,7 +22,7 @@ from blender_addon.mesh.exr_file import (
     read_exr_channel,
 )
 from marigold_core.errors import MarigoldError
-from marigold_core.geometry.points import depth_to_mesh
+from marigold_core.geometry.grid import depth_to_mesh
 
 ROOT = Path(__file__).parents[2]
 sizes = st.integers(2, 40)

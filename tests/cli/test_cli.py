@@ -371,6 +371,19 @@ def test_mesh_from_a_depth_file_needs_no_model():
     assert -plain.vertices[left, 2] < -inverted.vertices[left, 2]
 
 
+def test_a_filled_mesh_has_a_layer_behind_its_tears():
+    depth = np.full((20, 30), 0.9, dtype=np.float32)
+    depth[5:15, 10:20] = 0.1
+    np.save("d.npy", depth)
+    run = ["mesh", picture("a.jpg", (60, 40)), "--depth", "d.npy"]
+    assert main([*run, "-o", "torn.ply"]) == 0
+    assert main([*run, "-o", "filled.ply", "--fill"]) == 0
+    torn, filled = (trimesh.load(name, process=False) for name in ("torn.ply", "filled.ply"))
+    assert len(filled.faces) > len(torn.faces) + 2 * 8 * 8
+    # As large as the picture, and not as the centres of its outer pixels.
+    assert np.ptp(filled.vertices[:, 0]) == pytest.approx(np.ptp(torn.vertices[:, 0]) * 30 / 29)
+
+
 # --- with the real engine ------------------------------------------------------------------------
 
 
