@@ -11,7 +11,8 @@ import comfy.model_management
 from comfy_api.latest import io
 
 from ..marigold_core import MarigoldError, inspect_checkpoint, load_checkpoint
-from ..marigold_core.checkpoints.hub import TINY_VAE, cached_folder, is_complete
+from ..marigold_core.checkpoints.hub import cached_folder, is_complete
+from ..marigold_core.checkpoints.published import TINY_VAE
 from .managed_model import PRECISIONS, ManagedModel, precision
 from .model_download import PACK, download
 from .model_folders import choices, download_folder, resolve

@@ -16,7 +16,8 @@ import comfy.model_management
 import comfy.utils
 
 from ..marigold_core import MarigoldError
-from ..marigold_core.checkpoints.hub import PUBLISHED, TINY_VAE, offline
+from ..marigold_core.checkpoints.hub import offline
+from ..marigold_core.checkpoints.published import PUBLISHED, TINY_VAE
 
 PACK = Path(__file__).parents[1]
 POLL_SECONDS = 0.2

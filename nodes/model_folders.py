@@ -10,7 +10,8 @@ from pathlib import Path
 import folder_paths
 
 from ..marigold_core import MarigoldError
-from ..marigold_core.checkpoints.hub import BUNDLED, PUBLISHED, cached_folder, is_complete
+from ..marigold_core.checkpoints.hub import cached_folder, is_complete
+from ..marigold_core.checkpoints.published import BUNDLED, PUBLISHED
 from ..marigold_core.files import atomic_path, open_regular
 
 FOLDER = "marigold"

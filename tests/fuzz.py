@@ -254,7 +254,7 @@ PARTS = ("model_index.json", "unet/config.json", "vae/config.json", "text_encode
 
 def config_seeds() -> list[bytes]:
     """The bundled checkpoint's configurations, each with its place before it."""
-    from marigold_core.checkpoints.hub import BUNDLED
+    from marigold_core.checkpoints.published import BUNDLED
 
     nano = BUNDLED["nano"]
     return [part.encode() + b"\0" + (nano / part).read_bytes() for part in PARTS]
@@ -267,9 +267,9 @@ def damaged_config(seed: bytes, chance: random.Random) -> bytes:
 
 def read_config(file: Path) -> bool:
     from marigold_core.checkpoints import empty_prompt
-    from marigold_core.checkpoints.hub import BUNDLED
     from marigold_core.checkpoints.inspection import inspect_checkpoint
     from marigold_core.checkpoints.networks import describe_network
+    from marigold_core.checkpoints.published import BUNDLED
     from marigold_core.checkpoints.weights import find_weights
     from marigold_core.errors import CheckpointError
 

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 
-from marigold_core.checkpoints.hub import BUNDLED
+from marigold_core.checkpoints.published import BUNDLED
 from marigold_core.cli.arguments import main
 
 QUICK = settings(

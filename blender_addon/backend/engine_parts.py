@@ -8,6 +8,7 @@ and the others import from here. Everything that needs torch or Pillow runs in t
 
 from __future__ import annotations
 
+from marigold_core.checkpoints.published import BUNDLED, PUBLISHED
 from marigold_core.colormaps import colorize
 from marigold_core.errors import MarigoldError
 from marigold_core.files import atomic_path
@@ -29,9 +30,11 @@ from marigold_core.geometry.points import (
 )
 
 __all__ = [
+    "BUNDLED",
     "FAR",
     "FOV_DEGREES",
     "NEAR",
+    "PUBLISHED",
     "MarigoldError",
     "at_lines",
     "atomic_path",

@@ -58,25 +58,32 @@ def chosen_python() -> str:
     if chosen.python_source == "MADE":
         folder = environment_folder()
         if environment_state(folder) not in ("ready", "outdated"):
-            raise MarigoldError(
-                "The engine's environment is not made yet; press Make in the add-on's preferences."
-            )
+            raise MarigoldError("The engine has no Python yet: press Make in the preferences.")
         return str(environment_python(folder))
     python = bpy.path.abspath(chosen.python)
     if not python:
         raise MarigoldError(
-            "The engine needs a Python of its own; choose or make one in the add-on's preferences,"
-            " or give a depth file."
+            "The engine has no Python yet: choose or make one in the preferences, or give a depth"
+            " file."
         )
     if Path(python).is_dir():  # an environment's folder: its Python is meant
-        inside = ("bin/python", "Scripts/python.exe", "python.exe", ".venv/bin/python")
+        inside = ("bin/python", "Scripts/python.exe", "python.exe", ".venv/bin/python",
+                  "venv/bin/python", ".venv/Scripts/python.exe", "venv/Scripts/python.exe",
+                  "python_embeded/python.exe")  # fmt: skip
         found = (Path(python) / name for name in inside)
         python = str(next((path for path in found if path.is_file()), python))
     if not Path(python).is_file():
-        raise MarigoldError(
-            f"There is no Python at {python}; choose one in the add-on's preferences."
-        )
+        raise MarigoldError(f"There is no Python at {python}; choose one in the preferences.")
     return python
+
+
+def engine_problem() -> str:
+    """Why no run can start with the present preferences; empty where one can."""
+    try:
+        chosen_python()
+    except MarigoldError as error:
+        return str(error)
+    return ""
 
 
 def environment_folder() -> Path:

@@ -19,13 +19,14 @@ from .depth_grid import HOLE, VERTEX_BUDGET, DepthGrid, depth_grid
 from .grid_mesh import grid_mesh
 from .matched_camera import matched_camera
 from .picture import background_image, image_pixels
-from .picture_material import picture_material
+from .picture_material import picture_material, take_over
 from .shape_inputs import add_shape, get_input, set_inputs
 
 # Custom properties of the object that later operators read.
-ROWS, COLUMNS, SIZE, SECONDS, SOURCES = (
+ROWS, COLUMNS, SIZE, SECONDS, SOURCES, TEAR_RATIO = (
     "marigold_rows", "marigold_columns", "marigold_size", "marigold_build_seconds",
     "marigold_sources",  # the paths of the picture and of the depth file
+    "marigold_tear_ratio",  # the first value of the slider
 )  # fmt: skip
 
 
@@ -88,17 +89,25 @@ def update_depth(
     image: bpy.types.Image | None,
     options: ShapeOptions,
     *,
+    span: tuple[float, float] | None = None,
     uncertainty: NDArray[np.floating[Any]] | None = None,
     mask: NDArray[np.bool_] | None = None,
 ) -> None:
     """Give a depth mesh another depth map of the same picture. Its place, sliders, camera, and
-    materials stay. Raises MarigoldError; nothing is changed then."""
+    materials stay. span: the distances of depth 0 and 1, where the depth itself has them; None
+    keeps the sliders'. Raises MarigoldError; nothing is changed then."""
     started = time.perf_counter()
-    options = replace(options, near=get_input(obj, "Near"), far=get_input(obj, "Far"))
+    near, far = span or (get_input(obj, "Near"), get_input(obj, "Far"))
+    options = replace(options, near=near, far=far)
+    tear_ratio, own = get_input(obj, "Tear Ratio"), obj.get(TEAR_RATIO)
     grid, mesh = _grid_and_mesh(obj.name, depth, image, options, uncertainty, mask)
-    before, new = obj.data, mesh.materials[0]
-    if before.materials:
-        mesh.materials[0] = before.materials[0]
+    before = obj.data
+    for slot, kept in enumerate(before.materials):
+        if kept is None or slot == len(mesh.materials):
+            break
+        new = mesh.materials[slot]
+        take_over(kept, new, _uncertainty_scale(grid))
+        mesh.materials[slot] = kept
         bpy.data.materials.remove(new)
     obj.data = mesh
     name = before.name
@@ -106,6 +115,9 @@ def update_depth(
         bpy.data.meshes.remove(before)
     mesh.name = name
     _describe(obj, grid)
+    set_inputs(obj, near=near, far=far)
+    if own is not None and abs(tear_ratio - own) > 1e-6:
+        set_inputs(obj, tear_ratio=tear_ratio)  # the user's
     obj[SECONDS] = time.perf_counter() - started
 
 
@@ -136,6 +148,7 @@ def _grid_and_mesh(
 
 def _describe(obj: bpy.types.Object, grid: DepthGrid) -> None:
     obj[ROWS], obj[COLUMNS], obj[SIZE] = grid.rows, grid.columns, grid.size
+    obj[TEAR_RATIO] = grid.tear_ratio
     set_inputs(obj, rows=grid.rows, columns=grid.columns, tear_ratio=grid.tear_ratio)
 
 

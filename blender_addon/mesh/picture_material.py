@@ -19,6 +19,8 @@ from ..backend.engine_parts import colorize
 from .grid_mesh import DEPTH, UNCERTAINTY, UV_MAP
 
 UNLIT_VIEW, LIT_VIEW, DEPTH_VIEW, UNCERTAINTY_VIEW = "Unlit", "Lit", "Depth", "Uncertainty"
+# A custom property of the nodes that make one of the views.
+OF_VIEW = "marigold_view"
 VIEWS = (UNLIT_VIEW, LIT_VIEW, DEPTH_VIEW, UNCERTAINTY_VIEW)
 
 
@@ -59,13 +61,41 @@ def picture_material(
 
 
 def picture_of(obj: bpy.types.Object) -> bpy.types.Image | None:
-    material = obj.active_material
+    """The picture of a mesh: of its first material, as the second is the background's."""
+    material = obj.material_slots[0].material if obj.material_slots else None
+    node = picture_node(material)
+    return None if node is None else node.image
+
+
+def picture_node(material: bpy.types.Material | None) -> bpy.types.ShaderNode | None:
     if material is None or material.node_tree is None:
         return None
     for node in material.node_tree.nodes:
         if node.type == "TEX_IMAGE" and node.image is not None:
-            return node.image
+            return node
     return None
+
+
+def take_over(
+    material: bpy.types.Material, new: bpy.types.Material, uncertainty_scale: float | None
+) -> None:
+    """Make a material, which the user may have changed, fit a new mesh: with the picture of `new`
+    (another filled background), and with the view of the uncertainty where the mesh has one."""
+    if material.node_tree is None:
+        return
+    before, after = picture_node(material), picture_node(new)
+    if before is not None and after is not None and before.image != after.image:
+        old, before.image = before.image, after.image
+        if old is not None and not old.users:
+            bpy.data.images.remove(old)
+    seen = shown(material)
+    nodes = material.node_tree.nodes
+    for name in [node.name for node in nodes if node.get(OF_VIEW) == UNCERTAINTY_VIEW]:
+        nodes.remove(nodes[name])
+    if uncertainty_scale is not None and UNCERTAINTY_VIEW not in nodes:
+        _view(material, UNCERTAINTY_VIEW, UNCERTAINTY, "magma", uncertainty_scale, -700)
+    if views(material):
+        show(material, seen if seen in views(material) else views(material)[0])
 
 
 def views(material: bpy.types.Material | None) -> list[str]:
@@ -123,6 +153,7 @@ def _view(
     y: int,
 ) -> None:
     nodes, links = material.node_tree.nodes, material.node_tree.links
+    before = {node.name for node in nodes}
     source = nodes.new("ShaderNodeAttribute")
     source.attribute_name = attribute
     source.location = (-600, y)
@@ -154,6 +185,9 @@ def _view(
     emission.location = (200, y)
     links.new(ramp.outputs[0], emission.inputs["Color"])
     _output(material, view, emission.outputs[0], y)
+    for node in nodes:
+        if node.name not in before:
+            node[OF_VIEW] = view
 
 
 def _to_linear(colours: np.ndarray) -> np.ndarray:

@@ -7,8 +7,7 @@ import textwrap
 
 import bpy
 
-from ..backend.engine_session import EXAMPLE, PACKAGE, environment_folder, preferences
-from ..backend.environment import environment_state
+from ..backend.engine_session import EXAMPLE, PACKAGE, engine_problem, preferences
 from ..mesh.depth_grid import budget_in_words
 from ..mesh.depth_object import SECONDS, SOURCES
 from ..mesh.picture_material import shown, views
@@ -18,7 +17,7 @@ from .operators.dataset import NAMES, copy_dataset_settings
 from .operators.depth_mesh import draw_settings
 from .operators.points import UNPICKED
 from .operators.shape import depth_mesh_of
-from .run_settings import RUN_NAMES, name_of
+from .run_settings import MESH_NAMES, QUALITIES, RUN_NAMES, name_of
 
 iface = bpy.app.translations.pgettext_iface
 
@@ -46,7 +45,10 @@ class MARIGOLD_PT_picture(MarigoldPanel, bpy.types.Panel):
         if settings.depth_file:
             layout.prop(settings, "depth_unit", text="Values")
         else:
-            _draw_engine(layout)
+            _draw_engine(layout, context)
+            row = layout.row(align=True)
+            for key, _, _, _ in QUALITIES[:-1]:
+                row.prop_enum(settings, "quality", key)
         if draw_progress(layout, run, "run"):
             return
         row = layout.row()
@@ -54,6 +56,7 @@ class MARIGOLD_PT_picture(MarigoldPanel, bpy.types.Panel):
         button = row.operator("marigold.depth_mesh", icon="OUTLINER_OB_LIGHTPROBE")
         button.filepath = settings.picture
         button.depth_filepath = settings.depth_file
+        button.update = True
         if not settings.picture and not settings.depth_file:
             button = layout.operator(
                 "marigold.depth_mesh", text="Try the Example", icon="IMAGE_DATA"
@@ -87,7 +90,7 @@ class MARIGOLD_PT_run(MarigoldPanel, bpy.types.Panel):
             layout.prop_search(settings, "mask", bpy.data, "images")
             layout.separator()
         layout.label(text="For the next mesh")
-        draw_settings(layout, settings, run=False)
+        draw_settings(layout, settings, MESH_NAMES)
         count, memory = budget_in_words(settings.vertex_budget)
         words = iface("At most {count} vertices, about {memory}")
         layout.label(text=words.format(count=count, memory=memory), icon="INFO")
@@ -187,16 +190,15 @@ class MARIGOLD_PT_dataset(MarigoldPanel, bpy.types.Panel):
             draw_message(box, rendering.message, context, "ERROR" if failed else "NONE")
 
 
-def _draw_engine(layout: bpy.types.UILayout) -> None:
-    """The checkpoint, or a button to the preferences where the engine has no Python yet."""
-    chosen = preferences()
-    made = environment_state(environment_folder()) in ("ready", "outdated")
-    if not (chosen.python if chosen.python_source == "EXISTING" else made):
+def _draw_engine(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
+    """The checkpoint; where no run can start, why, with a button to the preferences."""
+    problem = engine_problem()
+    if problem:
         box = layout.box()
-        box.label(text="The engine has no Python yet", icon="INFO")
+        draw_message(box, problem, context, "INFO")
         box.operator("preferences.addon_show", text="Open Preferences").module = PACKAGE
     else:
-        layout.label(text=chosen.checkpoint or "nano", icon="NODETREE")
+        layout.label(text=preferences().checkpoint or "nano", icon="NODETREE", translate=False)
 
 
 def _draw_update(layout: bpy.types.UILayout, obj: bpy.types.Object) -> None:

@@ -7,18 +7,18 @@ from collections.abc import Iterable
 
 import bpy
 
+from ..backend.engine_parts import BUNDLED, PUBLISHED
 from ..backend.engine_session import PACKAGE, environment_folder
 from ..backend.environment import BUILDS, environment_state
 from .operators.background import setup
 from .panel import draw_message, draw_progress
 
-CHECKPOINTS = ("nano", "v1-1", "v1-0", "lcm", "e2e")
-
 
 def _checkpoint_names(
     self: bpy.types.AddonPreferences, context: bpy.types.Context, text: str
 ) -> Iterable[str]:
-    return [name for name in CHECKPOINTS if text.lower() in name]
+    published = [name for name, one in PUBLISHED.items() if one.target == "depth"]
+    return [name for name in (*BUNDLED, *published) if text.lower() in name]
 
 
 def _builds(self: bpy.types.AddonPreferences, context: bpy.types.Context) -> list[tuple]:
@@ -132,6 +132,19 @@ class MarigoldPreferences(bpy.types.AddonPreferences):
 
         layout.separator()
         layout.prop(self, "checkpoint")
+        published = PUBLISHED.get(self.checkpoint.strip())
+        if published is not None:
+            words = bpy.app.translations.pgettext_iface(
+                "{repository}, {size} GB, licence {licence}"
+            )
+            # The fp16 files are half as large.
+            size = published.size_bytes / (2 if self.half_files else 1) / 1e9
+            layout.label(
+                text=words.format(
+                    repository=published.repo_id, size=f"{size:.1f}", licence=published.licence
+                ),
+                translate=False,
+            )
         row = layout.row(heading="Options")
         row.prop(self, "half_files")
         row.prop(self, "tiny_vae")

@@ -8,7 +8,7 @@ from typing import Any
 
 import bpy
 
-from ..backend.engine_parts import FAR, FOV_DEGREES, NEAR
+from ..backend.engine_parts import BUNDLED, FAR, FOV_DEGREES, NEAR
 from ..backend.engine_session import model
 from ..mesh.depth_grid import MAX_VERTEX_BUDGET, VERTEX_BUDGET
 from ..mesh.depth_object import ShapeOptions
@@ -24,7 +24,7 @@ from ..mesh.depth_units import (
 
 
 class RunSettings:
-    """Mixed into operators and into the scene's settings."""
+    """What the sidebar and the operators share; mixed into both."""
 
     num_inference_steps: bpy.props.IntProperty(
         name="Steps",
@@ -55,38 +55,6 @@ class RunSettings:
     seed: bpy.props.IntProperty(
         name="Seed", description="The same seed gives the same depth", default=0, min=0
     )
-    near: bpy.props.FloatProperty(
-        name="Near",
-        description="Distance of the nearest depth. The picture alone cannot tell it",
-        default=NEAR,
-        min=1e-4,
-        subtype="DISTANCE",
-    )
-    far: bpy.props.FloatProperty(
-        name="Far",
-        description="Distance of the furthest depth. The picture alone cannot tell it",
-        default=FAR,
-        min=1e-3,
-        subtype="DISTANCE",
-    )
-    fov: bpy.props.FloatProperty(
-        name="Field of View",
-        description="Of the camera that took the picture, across its longer side. At 50 degrees the"
-        " picture's EXIF record is used, where it has one",
-        default=math.radians(FOV_DEGREES),
-        min=math.radians(1),
-        max=math.radians(170),
-        subtype="ANGLE",
-    )
-    flat: bpy.props.BoolProperty(
-        name="Flat Displacement",
-        description="Push a flat picture by its depth instead of spreading it along the rays of"
-        " the camera",
-        default=False,
-    )
-    solid: bpy.props.BoolProperty(
-        name="Solid", description="Close the mesh with a back and side walls", default=False
-    )
     vertex_budget: bpy.props.IntProperty(
         name="Vertex Budget",
         description="A larger map is thinned evenly to at most this many vertices",
@@ -104,12 +72,6 @@ class RunSettings:
         name="Camera",
         description="Add the camera that matches the picture, and look through it. The scene's own"
         " camera and render size stay, unless they are those of a new file",
-        default=True,
-    )
-    background: bpy.props.BoolProperty(
-        name="Background",
-        description="Sharpen the edges of the depth, and continue the background behind the"
-        " foreground, so that the mesh has no holes",
         default=True,
     )
     depth_unit: bpy.props.EnumProperty(
@@ -138,12 +100,99 @@ class RunSettings:
     )
 
 
+class ShapeSettings(RunSettings):
+    """Mixed into operators: the first values of the sliders, which only a script or the file
+    browser sets; in the sidebar the sliders themselves are changed."""
+
+    near: bpy.props.FloatProperty(
+        name="Near",
+        description="Distance of the nearest depth. The picture alone cannot tell it",
+        default=NEAR,
+        min=1e-4,
+        subtype="DISTANCE",
+    )
+    far: bpy.props.FloatProperty(
+        name="Far",
+        description="Distance of the furthest depth. The picture alone cannot tell it",
+        default=FAR,
+        min=1e-3,
+        subtype="DISTANCE",
+    )
+    fov: bpy.props.FloatProperty(
+        name="Field of View",
+        description="Of the camera that took the picture, across its longer side. Unless it is set,"
+        " it is that of the picture's EXIF record, or estimated",
+        default=math.radians(FOV_DEGREES),
+        min=math.radians(1),
+        max=math.radians(170),
+        subtype="ANGLE",
+    )
+    flat: bpy.props.BoolProperty(
+        name="Flat Displacement",
+        description="Push a flat picture by its depth instead of spreading it along the rays of"
+        " the camera",
+        default=False,
+    )
+    solid: bpy.props.BoolProperty(
+        name="Solid", description="Close the mesh with a back and side walls", default=False
+    )
+    background: bpy.props.BoolProperty(
+        name="Background",
+        description="Sharpen the edges of the depth, and continue the background behind the"
+        " foreground, so that the mesh has no holes",
+        default=True,
+    )
+
+
 NAMES = tuple(RunSettings.__annotations__)
-RUN_NAMES = ("num_inference_steps", "ensemble_size", "processing_resolution", "seed")
+ESTIMATE_NAMES = ("num_inference_steps", "ensemble_size", "processing_resolution")
+RUN_NAMES = (*ESTIMATE_NAMES, "seed")
+MESH_NAMES = ("vertex_budget", "pack", "camera", "replace_camera")
+SHAPE_NAMES = tuple(ShapeSettings.__annotations__)
+# Reading 0 as the checkpoint's own; a draft is for looking whether a picture is worth more.
+DRAFT, GOOD, BEST, CUSTOM = "DRAFT", "GOOD", "BEST", "CUSTOM"
+DRAFT_RESOLUTION = 384
+QUALITIES = (
+    (DRAFT, "Draft", "One step of one prediction, at a low resolution", 0),
+    (GOOD, "Good", "The checkpoint's own steps, ensemble and resolution", 1),
+    (BEST, "Best", "Ten predictions, merged; also shows where they disagree", 2),
+    (CUSTOM, "Custom", "The numbers in Settings", 3),
+)
+
+
+def quality_values(quality: str) -> tuple[int, int, int]:
+    """ESTIMATE_NAMES of a quality. The bundled checkpoint has one step and a low resolution, and
+    its predictions differ from four steps on."""
+    bundled = model()["checkpoint"] in BUNDLED
+    return {
+        DRAFT: (1, 1, 0 if bundled else DRAFT_RESOLUTION),
+        BEST: (4 if bundled else 0, 10, 0),
+    }.get(quality, (0, 0, 0))
+
+
+def _quality(settings: MarigoldSettings) -> int:
+    now = tuple(getattr(settings, name) for name in ESTIMATE_NAMES)
+    fits = [number for key, _, _, number in QUALITIES if quality_values(key) == now]
+    return fits[0] if fits else QUALITIES[-1][3]
+
+
+def _set_quality(settings: MarigoldSettings, number: int) -> None:
+    key = QUALITIES[number][0]
+    if key != CUSTOM:
+        for name, value in zip(ESTIMATE_NAMES, quality_values(key), strict=True):
+            setattr(settings, name, value)
 
 
 class MarigoldSettings(RunSettings, bpy.types.PropertyGroup):
     """The settings in the sidebar, saved with the scene."""
+
+    quality: bpy.props.EnumProperty(
+        name="Quality",
+        description="Sets steps, ensemble and resolution",
+        items=QUALITIES,
+        get=_quality,
+        set=_set_quality,
+    )
 
     picture: bpy.props.StringProperty(
         name="Picture", description="The reference picture", subtype="FILE_PATH"

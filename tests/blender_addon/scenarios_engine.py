@@ -135,6 +135,99 @@ def another_estimate_keeps_the_mesh(folder: Path, python: str) -> None:
     assert left_out[:24, :32].all() and left_out.sum() == 24 * 32
 
 
+@scenario
+def pressing_again_updates_in_place(folder: Path, python: str) -> None:
+    use_engine(python)
+    quick = dict(depth_filepath="", num_inference_steps=1, background=True, update=True)
+    inputs = part("mesh.shape_inputs")
+    obj = depth_mesh(folder, **quick)
+    assert bpy.ops.marigold.show(view="Depth") == {"FINISHED"}
+    inputs.set_inputs(obj, tear_ratio=1.4)
+    materials = [slot.material for slot in obj.material_slots]
+    images = len(bpy.data.images)
+    again = depth_mesh(folder, ensemble_size=2, seed=3, **quick)
+    assert again == obj and meshes() == [obj], "a second mesh of the same picture"
+    assert [slot.material for slot in obj.material_slots][: len(materials)] == materials
+    assert len(bpy.data.images) == images and len(bpy.data.materials) == len(obj.material_slots)
+    of_material = part("mesh.picture_material")
+    assert {of_material.shown(slot.material) for slot in obj.material_slots} == {"Depth"}
+    assert all("Uncertainty" in of_material.views(slot.material) for slot in obj.material_slots)
+    assert np.isclose(inputs.get_input(obj, "Tear Ratio"), 1.4)
+    depth_mesh(folder, **quick)
+    assert not any("Uncertainty" in of_material.views(s.material) for s in obj.material_slots)
+    # With a depth file it is another source; metres come with their distances.
+    of_file = depth_mesh(folder, update=True)
+    assert of_file != obj and len(meshes()) == 2
+    again = depth_mesh(folder, update=True)
+    assert again == of_file and len(meshes()) == 2
+    assert bpy.ops.marigold.bake() == {"FINISHED"}
+    assert depth_mesh(folder, update=True) != of_file, "baked geometry is the user's own"
+
+
+@scenario
+def a_mesh_goes_into_the_scene_where_it_was_started(folder: Path, python: str) -> None:
+    first = bpy.context.scene
+    collection = bpy.data.collections.new("sets")
+    first.collection.children.link(collection)
+    layer = bpy.context.view_layer.layer_collection.children["sets"]
+    bpy.context.view_layer.active_layer_collection = layer
+    other = bpy.data.scenes.new("other")
+    use_engine(python)
+    run = part("ui.operators.background").run
+    advance = type(run).advance
+
+    def switch_then_advance(activity):
+        bpy.context.window.scene = other
+        return advance(activity)
+
+    type(run).advance = switch_then_advance
+    try:
+        assert bpy.ops.marigold.depth_mesh(
+            filepath=str(folder / "picture.png"), num_inference_steps=1
+        ) == {"FINISHED"}
+    finally:
+        type(run).advance = advance
+    assert bpy.context.window.scene == other, "the test switched"
+    (obj,) = meshes()
+    assert obj.name in collection.objects and not other.collection.all_objects
+    assert first.camera == obj.children[0] and other.camera is None
+    assert (other.render.resolution_x, other.render.resolution_y) == (1920, 1080)
+
+
+@scenario
+def qualities_and_the_engines_python(folder: Path, python: str) -> None:
+    settings = bpy.context.scene.marigold
+    chosen = bpy.context.preferences.addons[ADDON].preferences
+    names = ("num_inference_steps", "ensemble_size", "processing_resolution")
+    assert settings.quality == "GOOD"
+    for checkpoint, quality, values in (
+        ("v1-1", "DRAFT", (1, 1, 384)),
+        ("v1-1", "BEST", (0, 10, 0)),
+        ("nano", "BEST", (4, 10, 0)),
+        ("nano", "GOOD", (0, 0, 0)),
+    ):
+        chosen.checkpoint = checkpoint
+        settings.quality = quality
+        assert tuple(getattr(settings, name) for name in names) == values
+        assert settings.quality == quality
+    settings.num_inference_steps = 7
+    assert settings.quality == "CUSTOM"
+
+    session = part("backend.engine_session")
+    assert "no Python" in session.engine_problem()
+    made = folder / "made" / "bin"
+    made.mkdir(parents=True)
+    (made / "python").write_text("")
+    chosen.python = str(folder / "made")  # its folder
+    assert session.chosen_python() == str(made / "python") and not session.engine_problem()
+    chosen.python = str(folder / "gone")
+    assert "no Python at" in session.engine_problem()
+    chosen.python_source = "MADE"
+    assert "Make" in session.engine_problem()
+    names = part("ui.preferences")._checkpoint_names(chosen, bpy.context, "")
+    assert names == ["nano", "v1-1", "v1-0", "lcm", "e2e"]
+
+
 def iter_of(task):
     yield task
 

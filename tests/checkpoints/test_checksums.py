@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from marigold_core.checkpoints.checksums import FILE_NAME, verify_checksums, write_checksums
-from marigold_core.checkpoints.hub import BUNDLED
+from marigold_core.checkpoints.published import BUNDLED
 from marigold_core.errors import CheckpointError
 
 

@@ -9,8 +9,8 @@ import pytest
 from checkpoint_builders import unet_file
 
 from marigold_core.checkpoints import hub
-from marigold_core.checkpoints.hub import BUNDLED, PUBLISHED
 from marigold_core.checkpoints.loading import load_checkpoint
+from marigold_core.checkpoints.published import BUNDLED, PUBLISHED
 from marigold_core.errors import CheckpointError
 
 pytestmark = pytest.mark.usefixtures("user_cache")

@@ -10,7 +10,7 @@ import pytest
 from checkpoint_builders import unet_file
 
 from marigold_core.checkpoints.checksums import write_checksums
-from marigold_core.checkpoints.hub import PUBLISHED
+from marigold_core.checkpoints.published import PUBLISHED
 from marigold_core.cli.arguments import main
 
 pytestmark = pytest.mark.usefixtures("user_cache")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import bpy
 import numpy as np
 from mathutils import Vector
 
-from ...backend.engine_parts import FOV_DEGREES, MarigoldError
+from ...backend.engine_parts import MarigoldError
 from ...backend.engine_process import Job
 from ...backend.engine_session import submit
 from ...mesh.calibration import placed
@@ -34,16 +35,24 @@ from ...mesh.picture import (
     load_picture,
     mask_pixels,
 )
-from ..run_settings import RUN_NAMES, RunSettings, depth_params, fill_from_sidebar, shape_options
+from ...mesh.picture_material import picture_of
+from ...mesh.shape_inputs import get_input, shape_modifier
+from ..run_settings import (
+    MESH_NAMES,
+    RUN_NAMES,
+    SHAPE_NAMES,
+    ShapeSettings,
+    depth_params,
+    fill_from_sidebar,
+    shape_options,
+)
 from .background import EngineRun, Work
 from .shape import look_through_camera
 
 EYE_HEIGHT = 1.6
-SHOWN_NAMES = ("near", "far", "fov", "flat", "solid", "background", "vertex_budget", "pack",
-               "camera", "replace_camera")  # fmt: skip
 
 
-class MARIGOLD_OT_depth_mesh(EngineRun, RunSettings, bpy.types.Operator):
+class MARIGOLD_OT_depth_mesh(EngineRun, ShapeSettings, bpy.types.Operator):
     """Estimate the depth of a picture and build a textured mesh of it, with the camera that
     matches. With a depth file no model runs"""
 
@@ -65,7 +74,8 @@ class MARIGOLD_OT_depth_mesh(EngineRun, RunSettings, bpy.types.Operator):
     )
     update: bpy.props.BoolProperty(
         name="Update",
-        description="Give the active depth mesh the new depth, instead of adding another one",
+        description="Give the depth mesh that the scene has of this picture the new depth, instead"
+        " of adding another one",
         options={"SKIP_SAVE", "HIDDEN"},
     )
     filter_image: bpy.props.BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
@@ -80,26 +90,29 @@ class MARIGOLD_OT_depth_mesh(EngineRun, RunSettings, bpy.types.Operator):
 
     def draw(self, context: bpy.types.Context) -> None:
         if context.space_data is not None and context.space_data.type == "FILE_BROWSER":
-            draw_settings(self.layout, self)
+            draw_settings(self.layout, self, (*RUN_NAMES, *SHAPE_NAMES, *MESH_NAMES))
         else:  # no settings, which would run the model again
             self.layout.label(text="Change the mesh with the sliders in the sidebar", icon="INFO")
 
     def work(self, context: bpy.types.Context) -> Work:
         place = Place.of(context)
         image = self._image()
-        old = context.active_object if self.update else None
         if self.depth_filepath:
             path = bpy.path.abspath(self.depth_filepath)
             file = read_depth_file(path, unit=self.depth_unit, near=self.near, far=self.far)
             if image is not None:
                 check_shape(image, file.depth)
+            old = mesh_of_sources(context, image, path) if self.update else None
             name = image.name if image is not None else path
-            values = {} if file.near is None else {"near": file.near, "far": file.far}
-            made = finish(context, self, object_name(name), file.depth, image, place, **values)
+            span = None if file.near is None else (file.near, file.far)
+            made = finish(
+                context, self, object_name(name), file.depth, image, place, old=old, span=span
+            )
             made[SOURCES] = (self._path() if self.filepath else "", path)
             return file.warning
         if image is None:
             raise MarigoldError("Choose a picture, or a depth file.")
+        old = mesh_of_sources(context, image, "") if self.update else None
         job = submit_image(image, self._path(), self)
         # The datablocks may be deleted while the job runs, so they are found again by name.
         name, old_name = image.name, old.name if old is not None else ""
@@ -128,7 +141,7 @@ class MARIGOLD_OT_depth_mesh(EngineRun, RunSettings, bpy.types.Operator):
         return load_picture(self._path(), pack=self.pack)
 
 
-class MARIGOLD_OT_batch(EngineRun, RunSettings, bpy.types.Operator):
+class MARIGOLD_OT_batch(EngineRun, ShapeSettings, bpy.types.Operator):
     """Make a depth mesh of every picture in a folder, in a new collection"""
 
     bl_idname = "marigold.batch"
@@ -147,7 +160,7 @@ class MARIGOLD_OT_batch(EngineRun, RunSettings, bpy.types.Operator):
 
     def draw(self, context: bpy.types.Context) -> None:
         if context.space_data is not None and context.space_data.type == "FILE_BROWSER":
-            draw_settings(self.layout, self)
+            draw_settings(self.layout, self, (*RUN_NAMES, *SHAPE_NAMES, *MESH_NAMES))
 
     def steps(self) -> int:
         return len(pictures_in(self.directory))
@@ -161,7 +174,6 @@ class MARIGOLD_OT_batch(EngineRun, RunSettings, bpy.types.Operator):
         context.collection.children.link(collection)
         place = Place(context.scene.name, collection.name)
         offset, failed = 0.0, []
-        width = 2 * self.far * math.tan(self.fov / 2)  # of the view at its far end
         for path in paths:
             try:
                 image = load_picture(str(path), pack=self.pack)
@@ -182,7 +194,9 @@ class MARIGOLD_OT_batch(EngineRun, RunSettings, bpy.types.Operator):
                 look=False,
             )  # fmt: skip
             obj.location.x += offset
-            offset += 1.2 * width
+            # Of the view at its far end.
+            half = math.tan(get_input(obj, "Field of View") / 2)
+            offset += 1.2 * 2 * get_input(obj, "Far") * half
         for message in failed:
             self.report({"WARNING"}, message)
         if len(failed) == len(paths):
@@ -252,11 +266,9 @@ def mesh_of_job(
         "uncertainty": job.arrays.get("uncertainty"),
         "mask": None if mask is None else mask.astype(bool),
     }
-    if old is not None:
-        update_depth(old, depth, image, shape_options(settings), **layers)
-        return old
+    span = None if result.get("shift_invariant", True) else (near, far)
     return finish(
-        context, settings, name, depth, image, place, near=near, far=far, look=look, **layers
+        context, settings, name, depth, image, place, old=old, span=span, look=look, **layers
     )
 
 
@@ -270,32 +282,34 @@ def finish(
     *,
     uncertainty: np.ndarray | None = None,
     mask: np.ndarray | None = None,
-    near: float | None = None,
-    far: float | None = None,
+    span: tuple[float, float] | None = None,
+    old: bpy.types.Object | None = None,
     look: bool = True,
 ) -> bpy.types.Object:
     """Add the object, select it and look through its camera; where the user by now edits or
-    sculpts something else, that stays active and the object is only added."""
+    sculpts something else, that stays active and the object is only added. The mesh `old` gets the
+    depth instead, and the view stays.
+
+    span: the distances of depth 0 and 1, where the depth itself has them."""
     options = shape_options(settings)
-    if near is not None and far is not None:
-        options = replace(options, near=near, far=far)
+    if span is not None:
+        options = replace(options, near=span[0], far=span[1])
     if not options.far > options.near:
         raise MarigoldError(
             f"Near is {options.near:g} and far is {options.far:g}; far must be beyond near."
         )
-    if image is not None and abs(options.fov - math.radians(FOV_DEGREES)) < 1e-5:
-        options = replace(options, fov=field_of_view_of(image))
     scene, collection = place.find(context)
+    if old is not None:
+        update_depth(old, depth, image, options, span=span, uncertainty=uncertainty, mask=mask)
+        _select(context, scene, old)
+        return old
+    if image is not None and not settings.properties.is_property_set("fov"):
+        options = replace(options, fov=field_of_view_of(image))
     obj = depth_object(name, depth, image, collection, options, uncertainty=uncertainty, mask=mask)
     # At eye height: the floor of a picture lies near that of the scene, and the camera is not
     # inside the cube of a new file.
     obj.location = scene.cursor.location + Vector((0.0, 0.0, EYE_HEIGHT))
-    at_rest = context.mode == "OBJECT" and context.scene == scene
-    if at_rest and obj.name in context.view_layer.objects:
-        for other in context.view_layer.objects.selected:
-            other.select_set(False)
-        context.view_layer.objects.active = obj
-        obj.select_set(True)
+    at_rest = _select(context, scene, obj)
     camera = camera_of(obj)
     if look and camera is not None:
         if settings.replace_camera or is_untouched(scene):
@@ -303,6 +317,29 @@ def finish(
         if at_rest:
             look_through_camera(context, obj, camera)
     return obj
+
+
+def mesh_of_sources(
+    context: bpy.types.Context, image: bpy.types.Image | None, depth_file: str
+) -> bpy.types.Object | None:
+    """The live depth mesh of this picture and depth file ("" = the model's) in the scene: the
+    active one before others."""
+    for obj in (context.active_object, *context.scene.objects):
+        if shape_modifier(obj) is not None and obj.get(SOURCES, ("", ""))[1] == depth_file:
+            if picture_of(obj) == image:
+                return obj
+    return None
+
+
+def _select(context: bpy.types.Context, scene: bpy.types.Scene, obj: bpy.types.Object) -> bool:
+    """Make `obj` the one that is selected and active; False where the user is elsewhere."""
+    at_rest = context.mode == "OBJECT" and context.scene == scene
+    if at_rest and obj.name in context.view_layer.objects:
+        for other in context.view_layer.objects.selected:
+            other.select_set(False)
+        context.view_layer.objects.active = obj
+        obj.select_set(True)
+    return at_rest
 
 
 def check_shape(image: bpy.types.Image, depth: np.ndarray) -> None:
@@ -316,12 +353,10 @@ def check_shape(image: bpy.types.Image, depth: np.ndarray) -> None:
         )
 
 
-def draw_settings(layout: bpy.types.UILayout, settings: Any, run: bool = True) -> None:
+def draw_settings(layout: bpy.types.UILayout, settings: Any, names: Sequence[str]) -> None:
     layout.use_property_split = True
     layout.use_property_decorate = False
-    for name in RUN_NAMES if run else ():
-        layout.prop(settings, name)
-    for name in SHOWN_NAMES:
+    for name in names:
         layout.prop(settings, name)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import bpy
 
-from ...backend.engine_parts import MarigoldError
+from ...backend.engine_parts import BUNDLED, MarigoldError
 from ...backend.engine_session import (
     chosen_python,
     environment_folder,
@@ -102,7 +102,7 @@ class MARIGOLD_OT_remove_environment(SetupOperator, bpy.types.Operator):
 
 
 class MARIGOLD_OT_download_checkpoint(SetupOperator, bpy.types.Operator):
-    """Download the checkpoint named above from Hugging Face: 2.6 to 5.2 GB for a published one"""
+    """Download the checkpoint named above from Hugging Face"""
 
     bl_idname = "marigold.download_checkpoint"
     bl_label = "Download Checkpoint"
@@ -111,8 +111,8 @@ class MARIGOLD_OT_download_checkpoint(SetupOperator, bpy.types.Operator):
     def poll(cls, context: bpy.types.Context) -> bool:
         if not super().poll(context):
             return False
-        if preferences().checkpoint.strip() in ("", "nano"):
-            return refuse(cls, "The checkpoint nano is in the add-on already")
+        if preferences().checkpoint.strip() in ("", *BUNDLED):
+            return refuse(cls, "This checkpoint is in the add-on already")
         return _may_download(cls)
 
     def work(self, context: bpy.types.Context) -> Work:

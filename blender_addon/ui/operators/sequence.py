@@ -19,14 +19,23 @@ from ...mesh.depth_object import object_name
 from ...mesh.depth_sequence import frame_number, load_sequence, numbered_frames, write_depth_frames
 from ...mesh.picture import SUFFIXES
 from ...mesh.shape_inputs import set_inputs
-from ..run_settings import RunSettings, depth_params, fill_from_sidebar
+from ..run_settings import (
+    MESH_NAMES,
+    RUN_NAMES,
+    SHAPE_NAMES,
+    ShapeSettings,
+    depth_params,
+    fill_from_sidebar,
+)
 from .background import EngineRun, Work
 from .depth_mesh import Place, draw_settings, finish
 
+# The range of a new file; one that the user set stays.
+NEW_FILE_FRAMES = (1, 250)
 INVARIANCES = ("scale_invariant", "shift_invariant")
 
 
-class MARIGOLD_OT_sequence(EngineRun, RunSettings, bpy.types.Operator):
+class MARIGOLD_OT_sequence(EngineRun, ShapeSettings, bpy.types.Operator):
     """Make one animated depth mesh of an image sequence, its frames aligned to one another"""
 
     bl_idname = "marigold.sequence"
@@ -56,7 +65,7 @@ class MARIGOLD_OT_sequence(EngineRun, RunSettings, bpy.types.Operator):
     def draw(self, context: bpy.types.Context) -> None:
         if context.space_data is not None and context.space_data.type == "FILE_BROWSER":
             self.layout.prop(self, "depth_directory")
-            draw_settings(self.layout, self)
+            draw_settings(self.layout, self, (*RUN_NAMES, *SHAPE_NAMES, *MESH_NAMES))
 
     def _target(self, folder: Path) -> Path:
         """Never the user's folder of frames, unless it is chosen."""
@@ -98,7 +107,7 @@ class MARIGOLD_OT_sequence(EngineRun, RunSettings, bpy.types.Operator):
 
         image = load_sequence(paths[0], len(paths), data=False)
         obj = finish(
-            context, self, object_name(str(folder)), aligned[0], image, place, near=near, far=far
+            context, self, object_name(str(folder)), aligned[0], image, place, span=(near, far)
         )
         depth_image = load_sequence(first, len(paths), data=True)
         set_inputs(obj, animated=True, depth_sequence=depth_image)
@@ -108,9 +117,10 @@ class MARIGOLD_OT_sequence(EngineRun, RunSettings, bpy.types.Operator):
                 node.image_user.frame_start = 1
                 node.image_user.frame_offset = frame_number(paths[0]) - 1
                 node.image_user.use_auto_refresh = True
-        context.scene.frame_start = 1
-        context.scene.frame_end = max(len(paths), 1)
-        context.scene.frame_set(1)
+        scene, _ = place.find(context)
+        if (scene.frame_start, scene.frame_end) == NEW_FILE_FRAMES:
+            scene.frame_end = len(paths)
+            scene.frame_set(1)
 
 
 CLASSES = (MARIGOLD_OT_sequence,)
