@@ -15,7 +15,6 @@ import argparse
 import asyncio
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,9 +25,8 @@ WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 Info = dict[str, Any]  # what ComfyUI's /object_info says about one node
 
 
-def nodes_of(tree: Path, comfyui: Path) -> dict[str, Info]:
+def nodes_of(tree: Path, comfyui: Path, python: str = sys.executable) -> dict[str, Info]:
     """node id -> Info, in a process of its own, because both trees have the same module names."""
-    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
     command = [python, __file__, "--print", str(tree), "--comfyui", str(comfyui)]
     run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     # ComfyUI prints while it is imported; the last line is ours.

@@ -25,7 +25,7 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "comfyui")]
-from comfyui_server import ComfyUIServer  # noqa: E402
+from comfyui_server import ComfyUIServer, installations  # noqa: E402
 
 from marigold_core import Marigold, read_image  # noqa: E402
 
@@ -68,7 +68,7 @@ class Graph:
         self.options = options
         self.folder = folder
         folder.mkdir()
-        self.server = ComfyUIServer(folder, "--preview-method", preview)
+        self.server = ComfyUIServer(folder, installations()[0], "--preview-method", preview)
         self.process = psutil.Process(self.server.process.pid)
 
     def run(self, seed: int) -> float:
@@ -87,6 +87,7 @@ class Graph:
                         "MarigoldKit_EstimateDepth", model=["load", 0], image=["image", 0],
                         steps=self.options.steps, predictions=self.options.predictions,
                         resolution=self.options.resolution, seed=seed,
+                        invert_mask=False,
                     ),
                     "ensemble": node(
                         "MarigoldKit_Ensemble", predictions=["estimate", 0],

@@ -17,9 +17,14 @@ from .sockets import CATEGORY, Depth, PicturePredictions, Predictions, schema
 from .tensors import masks, pictures
 
 Maps = Sequence[NDArray[np.float32]]
-WHITE_IS_USED = (
-    "White pixels are used, black ones are ignored. Load Image gives the opposite (white where "
-    "the file is transparent): connect that through Invert Mask."
+MASK = io.Mask.Input(
+    "mask", optional=True, tooltip="White pixels are used, black ones are ignored."
+)
+INVERT_MASK = io.Boolean.Input(
+    "invert_mask",
+    default=False,
+    tooltip="On: black pixels of the mask are used. Load Image's mask needs it: it is white where "
+    "the file is transparent.",
 )
 DISTANCES = [
     io.Float.Input(
@@ -79,7 +84,8 @@ class DepthFromImage(io.ComfyNode):
                     tooltip="Whether the batch holds different pictures, or several estimates of "
                     "one picture, which are then aligned and merged.",
                 ),
-                io.Mask.Input("mask", optional=True, tooltip=WHITE_IS_USED),
+                INVERT_MASK,
+                MASK,
             ],
             outputs=[
                 Depth.Output("depth", display_name="depth", tooltip="One depth map per picture."),
@@ -98,10 +104,11 @@ class DepthFromImage(io.ComfyNode):
         near_is_white: bool,
         kind: dict[str, Any],
         batch: str,
+        invert_mask: bool,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
         images = pictures(image)
-        used = masks(mask, images)
+        used = masks(mask, images, invert_mask)
         maps = [gray(picture) for picture in images]
         is_metric = kind["kind"] == "distance"
         if not is_metric:

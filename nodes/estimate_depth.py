@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..marigold_core.options import MOST_SEED
-from .depth_from_image import WHITE_IS_USED
+from .depth_from_image import INVERT_MASK, MASK
 from .managed_model import ManagedModel
 from .run_progress import RunProgress, interruptible
 from .sockets import CATEGORY, Model, PicturePredictions, Predictions, schema
@@ -63,7 +63,8 @@ class EstimateDepth(io.ComfyNode):
                 ),
                 RESOLUTION,
                 SEED,
-                io.Mask.Input("mask", optional=True, tooltip=WHITE_IS_USED),
+                INVERT_MASK,
+                MASK,
             ],
             outputs=[
                 Predictions.Output(
@@ -88,9 +89,10 @@ class EstimateDepth(io.ComfyNode):
         predictions: int,
         resolution: int,
         seed: int,
+        invert_mask: bool,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
-        batch = estimate(model, image, steps, predictions, resolution, seed, mask)
+        batch = estimate(model, image, steps, predictions, resolution, seed, mask, invert_mask)
         return io.NodeOutput(batch, image_of(one.members[0].numpy() for one in batch))
 
 
@@ -102,6 +104,7 @@ def estimate(
     resolution: int,
     seed: int,
     mask: Tensor | None = None,
+    invert_mask: bool = False,
 ) -> list[PicturePredictions]:
     """The predictions of each picture.
 
@@ -110,7 +113,7 @@ def estimate(
     """
     model.marigold.expect("depth")
     images = pictures(image)
-    used = masks(mask, images)
+    used = masks(mask, images, invert_mask)
     height, width = images[0].shape[:2]
     marigold = model.load(height, width, resolution or None, members)
     progress = RunProgress(len(images))

@@ -86,6 +86,7 @@ class MarigoldDepth(io.ComfyNode):
             predictions=predictions,
             resolution=resolution,
             seed=seed,
+            invert_mask=False,
         )
         ensemble = graph.node(
             "MarigoldKit_Ensemble",

@@ -33,11 +33,13 @@ def pictures(image: Tensor) -> list[NDArray[np.float32]]:
     return list(rgb.numpy())
 
 
-def masks(mask: Tensor | None, images: Sequence[NDArray[np.float32]]) -> list[NDArray[np.bool_]]:
+def masks(
+    mask: Tensor | None, images: Sequence[NDArray[np.float32]], invert: bool = False
+) -> list[NDArray[np.bool_]]:
     """MASK (B, H, W), or one for all -> for each image bool (H, W), True = use this pixel.
 
     An empty list without a mask, and for the empty mask that Load Image gives where the file has
-    no alpha channel.
+    no alpha channel. invert: black pixels are the used ones.
     """
     if mask is None:
         return []
@@ -54,7 +56,7 @@ def masks(mask: Tensor | None, images: Sequence[NDArray[np.float32]]) -> list[ND
         raise MarigoldError(
             f"There are {len(mask)} masks for {len(images)} images; connect one, or one each."
         )
-    used = list((mask.float().cpu() > 0.5).numpy())
+    used = list(((mask.float().cpu() > 0.5) != invert).numpy())
     used = used * len(images) if len(used) == 1 else used
     for number, (picture, one) in enumerate(zip(images, used, strict=True), 1):
         if one.shape != picture.shape[:2]:
@@ -64,8 +66,9 @@ def masks(mask: Tensor | None, images: Sequence[NDArray[np.float32]]) -> list[ND
             )
         if not one.any():
             raise MarigoldError(
-                f"The mask of image {number} is black, so no pixel is used; white pixels are "
-                "used. If the mask marks what to leave out, connect it through Invert Mask."
+                f"The mask of image {number} is {'white' if invert else 'black'}, so no pixel is "
+                f"used; switch invert_mask {'off' if invert else 'on'} if it is meant the other "
+                "way round."
             )
     return used
 

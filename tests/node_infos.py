@@ -1,12 +1,13 @@
 """The ComfyUI nodes as ComfyUI's /object_info has them: node id -> info.
 
-Loaded in the ComfyUI that COMFYUI_PATH names, or else in the stand-in beside the tests.
+Loaded in the first ComfyUI that COMFYUI_PATH names, or else in the stand-in beside the tests.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -17,7 +18,10 @@ assert _spec and _spec.loader
 node_diff = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(node_diff)
 
-NODES = node_diff.nodes_of(ROOT, Path(os.environ.get("COMFYUI_PATH", STAND_IN)))
+_trees, _pythons = (
+    os.environ.get(name, "").split(os.pathsep)[0] for name in ("COMFYUI_PATH", "COMFYUI_PYTHON")
+)
+NODES = node_diff.nodes_of(ROOT, Path(_trees or STAND_IN), _pythons or sys.executable)
 
 
 def inputs_of(node):

@@ -1,7 +1,7 @@
 """A real ComfyUI as a process, with this pack in a custom_nodes folder of its own.
 
-The tree that COMFYUI_PATH names is only read: models, input, output and custom_nodes lie under a
-base directory elsewhere. Also used by benchmarks/comfyui_overhead.py.
+Its source tree is only read: models, input, output and custom_nodes lie under a base directory
+elsewhere. Also used by benchmarks/comfyui_overhead.py.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import socket
 import struct
@@ -19,6 +20,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +33,46 @@ BINARY = "binary"  # the type given to a preview's frame
 Graph = dict[str, dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class Installation:
+    """A source tree of ComfyUI, and the Python that has its requirements."""
+
+    tree: Path
+    python: str
+
+    @property
+    def version(self) -> str:
+        found = re.search(r'"(.+)"', (self.tree / "comfyui_version.py").read_text(encoding="utf-8"))
+        return found[1] if found else self.tree.name
+
+
+def installations() -> list[Installation]:
+    """What COMFYUI_PATH and COMFYUI_PYTHON name: one tree, or several separated as in PATH."""
+    trees = os.environ.get("COMFYUI_PATH", "").split(os.pathsep)
+    pythons = os.environ.get("COMFYUI_PYTHON", "").split(os.pathsep)
+    if len(pythons) < len(trees):
+        pythons *= len(trees)
+    return [
+        Installation(Path(tree).resolve(), python or sys.executable)
+        for tree, python in zip(trees, pythons, strict=False)
+        if tree
+    ]
+
+
 class PromptFailed(Exception):
     """A prompt was refused, or a node raised; the message is what ComfyUI said."""
 
 
 class ComfyUIServer:
-    """`with ComfyUIServer(base) as comfyui: comfyui.run(graph)`."""
+    """`with ComfyUIServer(base, installation) as comfyui: comfyui.run(graph)`."""
 
     def __init__(
-        self, base: Path, *arguments: str, environment: Mapping[str, str] | None = None
+        self,
+        base: Path,
+        installation: Installation,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
-        self.tree = Path(os.environ["COMFYUI_PATH"]).resolve()
         self.base = base
         install_pack(base)
         with socket.socket() as free:
@@ -50,11 +81,11 @@ class ComfyUIServer:
         self.log = (base / "comfyui.log").open("w+")
         self.process = subprocess.Popen(
             [
-                os.environ.get("COMFYUI_PYTHON", sys.executable), "main.py", "--cpu",
+                installation.python, "main.py", "--cpu",
                 "--base-directory", str(base), "--port", str(self.port), "--disable-api-nodes",
                 *arguments,
             ],
-            cwd=self.tree, env=os.environ | dict(environment or {}), stdout=self.log,
+            cwd=installation.tree, env=os.environ | dict(environment or {}), stdout=self.log,
             stderr=subprocess.STDOUT,
         )  # fmt: skip
         self._await_start()

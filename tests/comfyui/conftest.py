@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -8,16 +7,23 @@ from pathlib import Path
 import pytest
 
 NANO = Path(__file__).parents[2] / "marigold_core" / "assets" / "nano"
-sys.path.insert(0, str(Path(__file__).parent))  # comfyui_server
+sys.path.insert(0, str(Path(__file__).parent))
+from comfyui_server import ComfyUIServer, installations  # noqa: E402
+
+
+@pytest.fixture(
+    scope="session", params=installations() or [None], ids=lambda one: one.version if one else "-"
+)
+def installation(request):
+    """Each ComfyUI that COMFYUI_PATH names."""
+    if request.param is None:
+        pytest.skip("COMFYUI_PATH names no ComfyUI tree (and COMFYUI_PYTHON its Python)")
+    return request.param
 
 
 @pytest.fixture(scope="session")
-def comfyui(tmp_path_factory):
+def comfyui(tmp_path_factory, installation):
     """A real ComfyUI with this pack, previews on."""
-    if "COMFYUI_PATH" not in os.environ:
-        pytest.skip("COMFYUI_PATH names no ComfyUI tree (and COMFYUI_PYTHON its Python)")
-    from comfyui_server import ComfyUIServer
-
     base = tmp_path_factory.mktemp("comfyui")
     shutil.copytree(NANO, base / "elsewhere" / "of my own")
     paths = base / "extra_model_paths.yaml"
@@ -25,5 +31,5 @@ def comfyui(tmp_path_factory):
     arguments = ("--preview-method", "auto", "--extra-model-paths-config", str(paths))
     # glibc then gives each freed tensor back at once, so that the process shows what is in use.
     malloc = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    with ComfyUIServer(base, *arguments, environment=malloc) as server:
+    with ComfyUIServer(base, installation, *arguments, environment=malloc) as server:
         yield server

@@ -39,7 +39,7 @@ def base(seed=0, steps=2, predictions=1, width=128, height=96):
         "load": ours("LoadMarigold", checkpoint="nano", precision="fp32", vae="standard"),
         "estimate": ours(
             "EstimateDepth", model=["load", 0], image=["image", 0], steps=steps,
-            predictions=predictions, resolution=RESOLUTION, seed=seed,
+            predictions=predictions, resolution=RESOLUTION, seed=seed, invert_mask=False,
         ),
         "ensemble": ensemble("estimate"),
         "normalize": normalize(mode="min-max"),
@@ -95,7 +95,7 @@ def test_every_node_runs_and_writes_what_it_says(comfyui):
         "exr": ours("SaveDepth", depth=["ensemble", 0], format="32-bit EXR",
                     filename_prefix="depth/all"),
         "again": ours("DepthFromImage", image=["normalize", 0], near_is_white=True, kind="depth",
-                      batch="pictures"),
+                      batch="pictures", invert_mask=False),
         "both": ours("CombineDepth", depth_1=["ensemble", 0], depth_2=["again", 0]),
         "of both": ensemble("both"),
         "npy": ours("SaveDepth", depth=["of both", 0], format="NPY", filename_prefix="depth/both"),
@@ -181,7 +181,7 @@ def test_a_picture_does_not_depend_on_its_batch(comfyui):
     }
     graph["both"] = ours(
         "EstimateDepth", model=["load", 0], image=["batch", 0], steps=2, predictions=1,
-        resolution=RESOLUTION, seed=11,
+        resolution=RESOLUTION, seed=11, invert_mask=False,
     )  # fmt: skip
     graph["merged"] = ensemble("both")
     for name, source in (("alone", "ensemble"), ("batch of 2", "merged")):
@@ -229,48 +229,91 @@ def test_cancel_at_step_2_of_10(comfyui):
     assert comfyui.run(graph)["save"]["images"]
 
 
+# Options whose effect is a download, or a refusal that another test reads.
+NOT_RUN = {("LoadMarigold", "vae", "tiny")}
+
+
+def options_of(info):
+    """(input, option, the option's own inputs) of each combo of a node that /object_info names."""
+    declared = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
+    for name, (kind, *options) in declared.items():
+        choices = kind if isinstance(kind, list) else (options or [{}])[0].get("options") or []
+        for choice in choices:
+            if isinstance(choice, dict):
+                yield name, choice["key"], defaults(choice["inputs"], f"{name}.")
+            else:
+                yield name, choice, {}
+
+
+def defaults(inputs, prefix=""):
+    """The values that the widgets of a new node have."""
+    values = {}
+    for name, (kind, *options) in {**inputs["required"], **inputs.get("optional", {})}.items():
+        choices = kind if isinstance(kind, list) else (options or [{}])[0].get("options") or []
+        if choices and isinstance(choices[0], dict):
+            nested = choices[0]["inputs"]
+            values |= {prefix + name: choices[0]["key"], **defaults(nested, f"{prefix}{name}.")}
+        elif choices:
+            values[prefix + name] = options[0].get("default", choices[0]) if options else choices[0]
+        elif options and "default" in options[0]:
+            values[prefix + name] = options[0]["default"]
+    return values
+
+
 def test_every_option_of_every_combo(comfyui):
-    """Each once, in few prompts: ComfyUI runs nodes in ways of its own (inference mode)."""
+    """Each once, in one prompt: ComfyUI runs nodes in ways of its own (inference mode)."""
     comfyui.run(base(predictions=3) | {
         "saved": ours("SaveDepth", depth=["ensemble", 0], format="32-bit TIFF",
                       filename_prefix="options/depth"),
     })  # fmt: skip
-    graph = base(predictions=3)
-    shown = []
-    for method in ("closed form", "paper"):
-        for reduction in ("median", "mean"):
-            shown.append(f"{method} {reduction}")
-            graph[shown[-1]] = ensemble("estimate", method=method, reduction=reduction)
-    modes = {
-        "percentile": {"mode.low_percentile": 2.0, "mode.high_percentile": 98.0},
-        "fixed near/far": {"mode.near_value": 0.0, "mode.far_value": 1.0},
-        "inverse depth (ControlNet)": {"mode.far_to_near": 5.0},
-        "min-max": {"range": "whole batch", "sequence": True},
+    known = comfyui.request("/object_info")
+    graph = base(predictions=3) | {
+        "mesh": mesh(),
+        "around": node("ImageScale", image=["picture", 0], upscale_method="area", width=128,
+                       height=64, crop="disabled"),
+    }  # fmt: skip
+    sockets = {
+        "IMAGE": ["image", 0],
+        "MARIGOLD_MODEL": ["load", 0],
+        "MARIGOLD_PREDICTIONS": ["estimate", 0],
+        "MARIGOLD_DEPTH": ["ensemble", 0],
+        "MOGE_GEOMETRY,DA3_GEOMETRY": ["mesh", 2],
     }
-    for mode, settings in modes.items():
-        graph[mode] = normalize(mode=mode, **settings)
-    disparity = {"kind.near_distance": 1.0, "kind.far_distance": 5.0}
-    for kind, batch, more in (
-        ("disparity", "pictures", disparity),
-        ("distance", "predictions of one picture", {}),
-    ):
-        graph[kind] = ours("DepthFromImage", image=["normalize", 0], near_is_white=True,
-                           kind=kind, batch=batch, **more)  # fmt: skip
-        graph[f"saved {kind}"] = ours("SaveDepth", depth=[kind, 0], format="16-bit PNG",
-                                      filename_prefix=f"options/{kind}")  # fmt: skip
-    for kind in ("depth", "distance"):
-        graph[f"loaded {kind}"] = ours(
-            "LoadDepth", file="options/depth_00001_.tiff [output]", kind=kind
-        )
-        graph[f"color {kind}"] = ours("Colorize", depth=[f"loaded {kind}", 0], show="depth",
-                                      colormap="turbo", uncertainty_scale=0.1)  # fmt: skip
-    outputs = [*shown, *modes, "color depth", "color distance"]
-    for name in outputs:
-        graph[f"preview {name}"] = node("PreviewImage", images=[name, 1 if name in shown else 0])
-    graph["ply"] = mesh(file_format="ply")
-    result = comfyui.run(graph)
-    for name in outputs:
-        assert saved(comfyui, result, f"preview {name}")[0].is_file()
+    small = {"steps": 1, "resolution": RESOLUTION, "file": "options/depth_00001_.tiff [output]"}
+    ran = set()
+    for class_type, info in known.items():
+        name = class_type.removeprefix("MarigoldKit_")
+        if name == class_type:
+            continue
+        values = defaults(info["input"])
+        values |= {one: small[one] for one in small if one in values}
+        for slot, (kind, *_) in info["input"]["required"].items():
+            if isinstance(kind, str) and kind in sockets:
+                values[slot] = sockets[kind]
+        if name == "EstimatePanorama":
+            values["image"] = ["around", 0]
+        cases = [
+            case
+            for case in options_of(info)
+            if (name, *case[:2]) not in NOT_RUN
+            and not (case[0] == "checkpoint" and case[1] not in ("nano", "of my own"))
+            and not (case[0] == "file" and case[1] != small["file"])
+        ]
+        for slot, option, more in cases or [(None, None, {})]:
+            title = f"{name} {slot} {option}"
+            graph[title] = ours(name, **values)
+            if slot:
+                inputs = graph[title]["inputs"]
+                kept = {key: one for key, one in inputs.items() if not key.startswith(f"{slot}.")}
+                graph[title]["inputs"] = {**kept, slot: option, **more}
+                ran.add((name, option))
+            if info["output"]:
+                graph[f"show {title}"] = node("PreviewAny", source=[title, 0])
+    entry = comfyui.wait(comfyui.queue(graph))
+    failed = [message for kind, message in entry["status"]["messages"] if kind == "execution_error"]
+    assert not failed, f"{failed[0]['node_id']}: {failed[0]['exception_message']}"
+    assert {("LoadMarigold", "bf16"), ("Colorize", "magma"), ("SaveDepth", "32-bit EXR"),
+            ("Normalize", "percentile"), ("DepthToMesh", "ply")} <= ran  # fmt: skip
 
 
 def test_the_cores_geometry_nodes_take_ours_and_we_take_theirs(comfyui):

@@ -191,6 +191,17 @@ def test_one_prediction_is_not_stretched_and_has_no_uncertainty(run, model, imag
     assert depth[0].uncertainty is None and not mask.any()
 
 
+def test_a_mask_of_what_to_leave_out_is_the_other_mask_inverted(run, model, image):
+    mask = torch.zeros(1, 48, 64)
+    mask[:, :, :32] = 1
+    settings = {"steps": 1, "predictions": 1}
+    (used,) = estimate(run, model, image, mask=mask, **settings)[0]
+    (left_out,) = estimate(run, model, image, mask=1 - mask, invert_mask=True, **settings)[0]
+    assert (used.mask == left_out.mask).all() and used.mask[:, :32].all()
+    depth = run("DepthFromImage", image=image, mask=mask, invert_mask=True)[0][0]
+    assert (depth.mask != used.mask).all()
+
+
 def test_a_mask_has_no_say_elsewhere(run, model, image):
     mask = torch.zeros(1, 48, 64)
     mask[:, :, :32] = 1

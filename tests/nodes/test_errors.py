@@ -36,7 +36,7 @@ def test_an_image_without_pixels(refused, model, shape):
     ("mask", "says"),
     [
         (torch.zeros(1, 0, 0), "no pixels"),
-        (torch.zeros(1, 48, 64), "through Invert Mask"),
+        (torch.zeros(1, 48, 64), "switch invert_mask on"),
         (torch.ones(1, 24, 64), "64 x 24"),
         (torch.ones(3, 48, 64), "3 masks for 1 images"),
     ],
