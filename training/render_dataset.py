@@ -84,6 +84,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--exposure-jitter", type=float, default=0.4, help="stops around the metered exposure")
     add("--samples", type=int, default=4, help="light paths a pixel")
     add("--bounces", type=int, default=2)
+    add("--passes", action="store_true",
+        help="write intrinsic images too: albedo, shading, residual, base colour, roughness, "
+             "metallicity")  # fmt: skip
     machine = parser.add_argument_group("machine")
     add = machine.add_argument
     add("--processes", type=int, default=1)
@@ -143,13 +146,15 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
         "exposure_stops": args.exposure_jitter,
         "random_frames": args.random_frames,
         **folders,
+        # A folder from before there were any can be continued.
+        **({"passes": True} if args.passes else {}),
     }
 
 
 def open_folder(folder: Path, settings: dict[str, Any]) -> dict[int, dict[str, Any]]:
     """What is there already, after the traces of a kill are swept up."""
     from render.exr_png import write_whole
-    from render.sample_folder import read_manifest, write_manifest
+    from render.sample_folder import KINDS, read_manifest, write_manifest
 
     file = folder / SETTINGS
     if file.exists() and json.loads(file.read_text()) != settings:
@@ -157,7 +162,7 @@ def open_folder(folder: Path, settings: dict[str, Any]) -> dict[int, dict[str, A
     there = {path.name for path in folder.iterdir()} if folder.exists() else set()
     if not file.exists() and there - {COPY}:
         sys.exit(f"{folder} has other files in it; choose an empty folder.")
-    for kind in ("images", "depth", "mask", "normals"):
+    for kind in KINDS:
         for torn in (folder / kind).glob(".*"):
             torn.unlink(missing_ok=True)
     write_whole(file, json.dumps(settings, indent=1).encode())

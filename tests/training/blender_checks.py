@@ -13,9 +13,16 @@ from mathutils import Vector
 from render.blender_cameras import FreeSpace, View, look
 from render.blender_furnished import KINDS as FURNISHED
 from render.blender_lights import add_light
-from render.blender_materials import glass, mirror, surface
+from render.blender_materials import glass, mirror, new_material, surface
 from render.blender_models import read_models, stand
-from render.blender_render import Quality, render_data, render_sample
+from render.blender_render import (
+    Quality,
+    aim,
+    prepare,
+    render_data,
+    render_radiance,
+    render_sample,
+)
 from render.blender_settings import Settings
 from render.blender_solids import Stage
 from render.blender_worker import Renderer
@@ -81,6 +88,85 @@ def panes() -> dict[str, list[float]]:
     view = View(look(Vector((0, 0, 0)), Vector((0, 1, 0)), 0.0), 24.0, 96, 64)
     sample = render_sample(bpy.context.scene, view, QUALITY, 0.0, rng)
     return {"row": sample.depth[32].tolist(), "top": sample.depth[2].tolist()}
+
+
+def decomposition() -> dict[str, object]:
+    """A checkered wall 5 m ahead under a sun that looks straight at it; before it, 1 m wide and
+    high, from the left: metal, a lamp, a sheet that a mixed shader makes fully transparent, and
+    paint that is half Diffuse, half Glossy."""
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    stage = Stage(np.random.default_rng(0))
+    wall, shader = new_material("wall")
+    shader.inputs["Specular IOR Level"].default_value = 0.0
+    shader.inputs["Roughness"].default_value = 0.7
+    tree = wall.node_tree
+    checker = tree.nodes.new("ShaderNodeTexChecker")
+    checker.inputs["Scale"].default_value = 1.0
+    checker.inputs["Color1"].default_value = (0.8, 0.4, 0.2, 1)
+    checker.inputs["Color2"].default_value = (0.2, 0.4, 0.8, 1)
+    place = tree.nodes.new("ShaderNodeNewGeometry")
+    half = tree.nodes.new("ShaderNodeVectorMath")
+    half.inputs[1].default_value = (0.01, 0.53, 0.01)  # away from the checker's own planes
+    tree.links.new(place.outputs["Position"], half.inputs[0])
+    tree.links.new(half.outputs[0], checker.inputs["Vector"])
+    tree.links.new(checker.outputs["Color"], shader.inputs["Base Color"])
+    metal, shader = new_material("metal")
+    shader.inputs["Base Color"].default_value = (0.9, 0.6, 0.3, 1)
+    shader.inputs["Metallic"].default_value, shader.inputs["Roughness"].default_value = 1.0, 0.3
+    lamp, shader = new_material("lamp")
+    shader.inputs["Base Color"].default_value = (0, 0, 0, 1)
+    shader.inputs["Specular IOR Level"].default_value = 0.0
+    shader.inputs["Emission Color"].default_value = (1, 0.5, 0.25, 1)
+    shader.inputs["Emission Strength"].default_value = 2.0
+    mixed = []
+    for name, kinds, share in (
+        ("sheet", ("BsdfTransparent", "BsdfDiffuse"), 0.0),
+        ("paint", ("BsdfDiffuse", "BsdfAnisotropic"), 0.5),
+    ):
+        material, shader = new_material(name)
+        tree = material.node_tree
+        mix = tree.nodes.new("ShaderNodeMixShader")
+        mix.inputs[0].default_value = share
+        for slot, kind in enumerate(kinds, 1):
+            leaf = tree.nodes.new(f"ShaderNode{kind}")
+            grey = 1.0 if kind == "BsdfTransparent" else 0.5
+            leaf.inputs["Color"].default_value = (grey, grey, grey, 1)
+            if kind == "BsdfAnisotropic":
+                leaf.inputs["Roughness"].default_value = 0.2
+            tree.links.new(leaf.outputs[0], mix.inputs[slot])
+        output = next(n for n in tree.nodes if n.type == "OUTPUT_MATERIAL")
+        tree.links.new(mix.outputs[0], output.inputs[0])
+        mixed.append(material)
+    materials = [metal, lamp, *mixed]
+    for material, x in zip(materials, (-1.5, -0.5, 0.5, 1.5), strict=True):
+        stage.box(material, (x, 4.5, -0.5), (0.9, 0.1, 0.9))
+    stage.box(wall, (0, 5.05, 0), (30, 0.1, 20))
+    add_light("SUN", (0, 0, 0), (np.pi / 2, 0, 0), 3.0, (1, 1, 1))
+    scene, view = (
+        bpy.context.scene,
+        View(look(Vector((0, 0, 0)), Vector((0, 1, 0)), 0.0), 24, 96, 64),
+    )
+    aim(scene, view)
+    quality = Quality(16, 1, 1)
+    prepare(scene, quality)
+    alone, _ = render_radiance(scene, quality.samples, 5)
+    nodes = [len(m.node_tree.nodes) for m in bpy.data.materials]
+    radiance, maps = render_radiance(scene, quality.samples, 5, passes=True)
+    after = [len(m.node_tree.nodes) for m in bpy.data.materials]
+    maps = {name: values.astype(np.float32) for name, values in maps.items()}
+    again = maps["albedo"] * maps["shading"] + maps["residual"]
+    # 64 pixels a unit: at 4.45 m the boxes are 14 pixels apart.
+    row, columns = 39, {"metal": 26, "lamp": 41, "sheet": 55, "paint": 70}
+    return {
+        "same": bool((alone == radiance).all()),
+        "error": float((np.abs(again - alone) / (1 + np.abs(alone))).max()),
+        "nodes": [nodes, after, [a.name for a in bpy.context.view_layer.aovs]],
+        "at": {  # the middle of each thing
+            name: {kind: values[row, x].tolist() for kind, values in maps.items()}
+            for name, x in columns.items()
+        },
+        "wall": {kind: values[10:16, 20:76].tolist() for kind, values in maps.items()},
+    }
 
 
 def volumes() -> dict[str, float]:
@@ -192,6 +278,7 @@ if __name__ == "__main__":
     facts = {
         "worlds": worlds(output, folders),
         "panes": panes(),
+        "decomposition": decomposition(),
         "volumes": volumes(),
         "model": model_stands(folders),
         "decorated": decorated_scene(output, folders),

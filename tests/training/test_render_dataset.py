@@ -38,6 +38,10 @@ BPY = os.environ.get("BLENDER_PYTHON") or (
 needs_blender = pytest.mark.skipif(
     not BPY, reason="no bpy here; BLENDER_PYTHON can name a Python that has it"
 )
+INTRINSIC = {
+    "albedo": "RGB", "shading": "RGB", "residual": "RGB", "base_colour": "RGB",
+    "roughness": "Y", "metallicity": "Y",
+}  # fmt: skip
 SMALL = ["--size", "48", "--samples", "1", "--bounces", "1", "--threads", "1"]
 
 
@@ -111,6 +115,18 @@ def test_a_sample_on_disk(tmp_path):
     assert np.isinf(depth[~valid]).all()
     assert np.max(np.abs(depth[valid] / sample.depth[valid] - 1)) <= 8e-6
     assert np.array_equal(np.asarray(Image.open(tmp_path / line["mask"])) == 255, valid)
+
+
+def test_a_sample_with_intrinsic_images_on_disk(tmp_path):
+    rng = np.random.default_rng(0)
+    shapes = {k: (12, 20, 3) if len(axes) == 3 else (12, 20) for k, axes in INTRINSIC.items()}
+    maps = {k: rng.normal(0, 2, shape).astype(np.float16) for k, shape in shapes.items()}
+    line = write_sample(tmp_path, 3, some_sample()._replace(maps=maps))
+    for kind, written in maps.items():
+        assert line[kind] == f"{kind}/000003.exr"
+        with OpenEXR.File(str(tmp_path / line[kind]), separate_channels=True) as file:
+            planes = [file.channels()[axis].pixels for axis in INTRINSIC[kind]]
+        assert np.array_equal(np.stack(planes, -1).reshape(written.shape), written)
 
 
 def test_a_torn_manifest_line_does_not_count(tmp_path):
@@ -220,6 +236,44 @@ def test_glass_and_mirrors_have_the_depth_of_their_first_surface(facts):
 
 @needs_blender
 @pytest.mark.slow
+def test_albedo_times_shading_plus_residual_is_the_picture(facts):
+    fact = facts[0]["decomposition"]
+    assert fact["error"] <= 1e-3
+    assert fact["same"], "the picture is another with --passes"
+    before, after, left = fact["nodes"]
+    assert before == after and not left, "the materials are not as they were"
+    wall = {kind: np.array(values) for kind, values in fact["wall"].items()}
+    light, dark = (np.abs(wall["albedo"][..., 0] - a) < 1e-3 for a in (0.8, 0.2))
+    assert min(light.sum(), dark.sum()) > 50
+    for square, colour in ((light, (0.8, 0.4, 0.2)), (dark, (0.2, 0.4, 0.8))):
+        for kind in ("albedo", "base_colour"):
+            assert np.allclose(np.median(wall[kind][square], 0), colour, atol=1e-3)
+        # Of a sun of 3 W/m2 that looks straight at the wall, whatever the wall's colour.
+        assert np.allclose(np.median(wall["shading"][square], 0), 3 / np.pi, rtol=0.02)
+        assert np.abs(np.median(wall["residual"][square], 0)).max() < 0.01
+    assert np.allclose(wall["roughness"], 0.7, atol=1e-3) and not wall["metallicity"].any()
+
+
+@needs_blender
+@pytest.mark.slow
+def test_what_a_surface_is_made_of_is_read_from_its_shader(facts):
+    at = facts[0]["decomposition"]["at"]
+    metal, lamp, sheet, paint = (at[name] for name in ("metal", "lamp", "sheet", "paint"))
+    assert not any(metal["albedo"]) and not any(metal["shading"])
+    assert np.allclose(metal["base_colour"], (0.9, 0.6, 0.3), atol=1e-3)
+    assert np.allclose((metal["roughness"], metal["metallicity"]), (0.3, 1), atol=1e-3)
+    assert np.allclose(lamp["residual"], (2, 1, 0.5), atol=0.02) and not any(lamp["albedo"])
+    # Through a sheet that is not there, the wall.
+    assert np.allclose(sheet["base_colour"], sheet["albedo"], atol=1e-3)
+    assert max(sheet["albedo"]) == pytest.approx(0.8, abs=1e-3)
+    assert np.allclose((sheet["roughness"], sheet["metallicity"]), (0.7, 0), atol=1e-3)
+    assert np.allclose(paint["base_colour"], 0.5, atol=1e-3)
+    assert np.allclose(paint["albedo"], 0.25, atol=1e-3)
+    assert np.allclose((paint["roughness"], paint["metallicity"]), (0.6, 0.5), atol=1e-3)
+
+
+@needs_blender
+@pytest.mark.slow
 def test_solids_are_closed_and_face_outward(facts):
     assert len(facts[0]["volumes"]) == 6
     assert all(volume > 0.1 for volume in facts[0]["volumes"].values()), facts[0]["volumes"]
@@ -230,7 +284,7 @@ def test_solids_are_closed_and_face_outward(facts):
 def test_a_killed_run_goes_on_and_equals_an_uninterrupted_one_by_two_processes(tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     child = subprocess.Popen(
-        [str(BPY), str(SCRIPT), str(killed), *SMALL, "--count", "5"],
+        [str(BPY), str(SCRIPT), str(killed), *SMALL, "--passes", "--count", "5"],
         env=blender_environment(), stdout=subprocess.DEVNULL,
     )  # fmt: skip
     while len(read_manifest(killed)) < 2 and child.poll() is None:
@@ -238,11 +292,12 @@ def test_a_killed_run_goes_on_and_equals_an_uninterrupted_one_by_two_processes(t
     child.send_signal(signal.SIGKILL)
     child.wait()
     assert 2 <= len(read_manifest(killed)) < 5
-    (killed / "depth" / ".000003.torn.exr").write_bytes(b"half")
-    again = render(killed, "--count", "5")
+    for kind in ("depth", "residual"):
+        (killed / kind / ".000003.torn.exr").write_bytes(b"half")
+    again = render(killed, "--passes", "--count", "5")
     assert again.returncode == 0, again.stderr
     assert "of 5 samples are there already" in again.stdout
-    other = render(whole, "--count", "5", "--processes", "2")
+    other = render(whole, "--passes", "--count", "5", "--processes", "2")
     assert other.returncode == 0, other.stderr
     assert contents(killed) == contents(whole)
     lines = [json.loads(t) for t in (whole / "manifest.jsonl").read_text().splitlines()]
@@ -251,10 +306,13 @@ def test_a_killed_run_goes_on_and_equals_an_uninterrupted_one_by_two_processes(t
         width, height = Image.open(whole / line["image"]).size
         assert max(width, height) == 48
         assert line["intrinsics"][2:] == [width / 2, height / 2]
-        assert line.keys() >= {"image", "depth", "mask", "normals", "unit_m", "seed", "scene"}
-        assert all((whole / line[k]).is_file() for k in ("image", "depth", "mask", "normals"))
-    refused = render(whole, "--count", "5", "--seed", "1")
-    assert refused.returncode == 1 and "other settings" in refused.stderr
+        assert line.keys() >= {"unit_m", "seed", "scene"}
+        for kind in ("image", "depth", "mask", "normals", *INTRINSIC):
+            assert (whole / line[kind]).is_file()
+        assert all(set(read_exr(whole / line[k])) == set(axes) for k, axes in INTRINSIC.items())
+    for other in (["--passes", "--seed", "1"], []):
+        refused = render(whole, "--count", "5", *other)
+        assert refused.returncode == 1 and "other settings" in refused.stderr
 
 
 @needs_blender

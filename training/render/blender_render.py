@@ -14,6 +14,7 @@ import bpy
 import numpy as np
 
 from .blender_cameras import SENSOR_MM, View
+from .blender_passes import asked_for, intrinsic_images
 from .develop import develop
 from .exr_png import read_exr
 from .sample_folder import Sample
@@ -83,7 +84,13 @@ def render_exr(scene: bpy.types.Scene) -> dict[str, np.ndarray]:
         scene.render.filepath = str(Path(folder) / "passes.exr")
         bpy.ops.render.render(write_still=True)
         channels = read_exr(Path(folder) / "passes.exr")
-    return {".".join(name.split(".")[-2:]): plane for name, plane in channels.items()}
+    found = {".".join(name.split(".")[-2:]): plane for name, plane in channels.items()}
+    for axis in "RGB":  # of the compositor, and not the layer's own picture
+        if f"Composite.Combined.{axis}" in channels:
+            layer = f"{bpy.context.view_layer.name}.Combined.{axis}"
+            found[f"Combined.{axis}"] = channels[layer]
+            found[f"Composite.{axis}"] = channels[f"Composite.Combined.{axis}"]
+    return found
 
 
 def stack(channels: dict[str, np.ndarray], name: str, axes: str) -> np.ndarray:
@@ -101,8 +108,13 @@ def render_data(scene: bpy.types.Scene) -> dict[str, np.ndarray]:
     return channels
 
 
-def render_radiance(scene: bpy.types.Scene, samples: int, seed: int) -> np.ndarray:
-    """Scene-linear light (H, W, 3), denoised where Blender can (Debian's cannot)."""
+def render_radiance(
+    scene: bpy.types.Scene, samples: int, seed: int, passes: bool = False
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Scene-linear light (H, W, 3), denoised where Blender can (Debian's cannot).
+
+    With passes also its intrinsic images, see `intrinsic_images`; the light is the same.
+    """
     cycles = scene.cycles
     try:
         cycles.denoiser, cycles.denoising_prefilter = "OPENIMAGEDENOISE", "NONE"
@@ -113,13 +125,26 @@ def render_radiance(scene: bpy.types.Scene, samples: int, seed: int) -> np.ndarr
         samples *= UNDENOISED
     cycles.samples, cycles.seed = samples, seed
     cycles.pixel_filter_type, cycles.filter_width = "BLACKMAN_HARRIS", 1.5
-    return stack(render_exr(scene), "Combined", "RGB")
+    if not passes:
+        return stack(render_exr(scene), "Combined", "RGB"), {}
+    with asked_for(scene, cycles.use_denoising):
+        channels = render_exr(scene)
+    radiance = stack(channels, "Combined", "RGB")
+    return radiance, intrinsic_images(channels, radiance)
 
 
 def render_sample(
-    scene: bpy.types.Scene, view: View, quality: Quality, stops: float, rng: np.random.Generator
+    scene: bpy.types.Scene,
+    view: View,
+    quality: Quality,
+    stops: float,
+    rng: np.random.Generator,
+    passes: bool = False,
 ) -> Sample:
-    """Picture, depth and normals of one view; metres by the scene's own unit scale."""
+    """Picture, depth and normals of one view; metres by the scene's own unit scale.
+
+    passes: intrinsic images too.
+    """
     aim(scene, view)
     prepare(scene, quality)
     data = render_data(scene)
@@ -132,7 +157,8 @@ def render_sample(
     to_world[:3, 1:3] *= -1
     normals = stack(data, "Normal", "XYZ") @ to_world[:3, :3]
     to_world[:3, 3] *= unit
-    radiance = render_radiance(scene, quality.samples, int(rng.integers(2**31)))
+    seed = int(rng.integers(2**31))
+    radiance, maps = render_radiance(scene, quality.samples, seed, passes)
     image, offset = develop(radiance, stops, rng)
     facts = {
         "intrinsics": view.intrinsics(),
@@ -141,4 +167,5 @@ def render_sample(
         "exposure_stops": offset,
         "valid_share": float(valid.mean()),
     }
-    return Sample(image, depth, np.where(valid[..., None], normals, 0).astype(np.float32), facts)
+    normals = np.where(valid[..., None], normals, 0).astype(np.float32)
+    return Sample(image, depth, normals, facts, maps)

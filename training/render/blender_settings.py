@@ -9,7 +9,7 @@ class Settings(NamedTuple):
     """All that a sample depends on besides its index. `scenes`: .blend files; without any,
     `worlds` names procedural kinds. `views_per_scene`: samples in a row from one file, because
     opening it takes time. `stops`: jitter of lights and of exposure. `environments`,
-    `textures` and `models`: folders, "" for none."""
+    `textures` and `models`: folders, "" for none. `passes`: intrinsic images too."""
 
     seed: int
     scenes: list[str]
@@ -26,6 +26,7 @@ class Settings(NamedTuple):
     environments: str = ""
     textures: str = ""
     models: str = ""
+    passes: bool = False
 
     def scene_of(self, index: int) -> str:
         """The .blend file of a sample; "" for procedural worlds."""

@@ -115,7 +115,8 @@ class Renderer:
             if view is None:
                 continue
             stops = self.settings.exposure_stops
-            sample = render_sample(scene, view, self.quality, stops, rng)
+            passes = self.settings.passes
+            sample = render_sample(scene, view, self.quality, stops, rng, passes)
             if worth_keeping(sample):
                 file = self.settings.scene_of(index)
                 sample.facts["scene"] = Path(file).name if file else world.kind

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,17 +14,23 @@ import numpy as np
 from .exr_png import read_exr, read_png, write_exr, write_png, write_whole
 
 MANIFEST = "manifest.jsonl"
+# One folder each; the last six only with --passes.
+KINDS = (
+    "images", "depth", "mask", "normals",
+    "albedo", "shading", "residual", "base_colour", "roughness", "metallicity",
+)  # fmt: skip
 
 
 class Sample(NamedTuple):
     """image uint8 (H, W, 3) sRGB; depth float32 (H, W) planar metres, inf where there is none;
     normals float32 (H, W, 3) unit, OpenCV camera axes, 0 where there is no depth; facts for the
-    manifest."""
+    manifest; maps: intrinsic images by kind, float16 (H, W, 3) or (H, W)."""
 
     image: np.ndarray
     depth: np.ndarray
     normals: np.ndarray
     facts: dict[str, Any]
+    maps: Mapping[str, np.ndarray] = {}
 
 
 def write_sample(folder: Path, index: int, sample: Sample) -> dict[str, Any]:
@@ -41,6 +47,7 @@ def write_sample(folder: Path, index: int, sample: Sample) -> dict[str, Any]:
         "normals": f"normals/{name}.exr",
         "unit_m": 1.0,
         "index": index,
+        **{kind: f"{kind}/{name}.exr" for kind in sample.maps},
         **sample.facts,
     }
     valid = np.isfinite(sample.depth)
@@ -51,6 +58,11 @@ def write_sample(folder: Path, index: int, sample: Sample) -> dict[str, Any]:
     write_exr(folder / line["depth"], {"Z": np.where(valid, depth, np.float32(np.inf))})
     write_png(folder / line["mask"], np.where(valid, 255, 0).astype(np.uint8))
     write_exr(folder / line["normals"], dict(zip("XYZ", np.moveaxis(normals, 2, 0), strict=True)))
+    for kind, values in sample.maps.items():
+        colours = (
+            dict(zip("RGB", np.moveaxis(values, 2, 0), strict=True)) if values.ndim == 3 else {}
+        )
+        write_exr(folder / line[kind], colours or {"Y": values})
     return line
 
 
