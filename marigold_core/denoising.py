@@ -63,7 +63,8 @@ def denoise(
 ) -> Tensor:
     """Noise (N, C, h, w) -> float32 latents (N, C, h, w) of what the U-Net estimates.
 
-    prompt: (1, L, D), the empty prompt's embedding. image_latent: (1, 4, h, w), from `encode`.
+    prompt: (1, L, D), the empty prompt's embedding. image_latent: (F, 4, h, w), from `encode`, of
+    F pictures that have N / F members each, one picture's after the other's.
     step_noise: for an LCM table, fresh noise (N, C, h, w) after every step but the last.
     batch_size: members at once, None is what fits; halved where memory runs out. device: None is
     the latents'. Raises OutOfMemory when a single member does not fit.
@@ -76,11 +77,12 @@ def denoise(
     table = table.to(device)
     dtype = _dtype(unet)
     prompt = prompt.to(device, dtype)
+    image_of = torch.arange(members, device=device) // (members // len(image_latent))
 
     def run(part: slice) -> Tensor:
         x = latents[part].to(device, torch.float32)
         both = x.new_empty((len(x), seen + channels, *size), dtype=dtype)
-        both[:, :seen] = image_latent  # the picture comes first: so it was trained
+        both[:, :seen] = image_latent[image_of[part]]  # the picture comes first: so it was trained
         text = prompt.expand(len(x), -1, -1)
         for i, timestep in enumerate(table.timesteps):
             both[:, seen:] = x

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from .errors import MarigoldError
-from .options import SPACINGS
+from .options import SPACINGS, Options
 
+Generator = torch.Generator | list[torch.Generator]
 PREDICTION_TYPES = ("v_prediction", "epsilon", "sample")
 MOST_TIMESTEPS = 100_000  # diffusion models have a thousand; a damaged file may have any number
 
@@ -269,3 +270,35 @@ def ddim_timesteps(steps: int, spacing: str, total: int = 1000, offset: int = 1)
     if spacing == "linspace":
         return np.linspace(0, total - 1, steps).round()[::-1].astype(np.int64)
     raise MarigoldError(f"The timestep spacing is {spacing!r}; use one of {SPACINGS}.")
+
+
+def checked_generator(options: Options, device: torch.device) -> Generator | None:
+    """The generator that options ask for. Raises MarigoldError where drawing from it would fail."""
+    if options.seed is not None:
+        return torch.Generator().manual_seed(options.seed)
+    generator = options.generator
+    each = generator if isinstance(generator, list) else [generator]
+    if generator is None:
+        return None
+    if not all(isinstance(one, torch.Generator) for one in each):
+        raise MarigoldError(
+            "generator is a torch.Generator, such as torch.Generator().manual_seed(2024), "
+            "or a list of them."
+        )
+    if any(one.device.type not in ("cpu", device.type) for one in each):
+        raise MarigoldError(
+            f"The generator is on {each[0].device} and the networks are on {device}; "
+            "use a generator of the same device or of the CPU."
+        )
+    return generator
+
+
+def draw_noise(shape: tuple[int, ...], generator: Generator | None, device: torch.device) -> Tensor:
+    """Standard normal numbers, float32, as diffusers' `randn_tensor` draws them.
+
+    A generator of the CPU draws there, the same for every device; of several, each a member.
+    """
+    if isinstance(generator, list):
+        return torch.cat([draw_noise((1, *shape[1:]), one, device) for one in generator])
+    place = device if generator is None else generator.device
+    return torch.randn(shape, generator=generator, device=place).to(device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,15 +16,22 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .checkpoints.loading import Checkpoint, load_checkpoint
+from .checkpoints.loading import Checkpoint, checked_device, load_checkpoint
 from .denoising import decode, denoise, encode, vae_factor
-from .diffusion import NoiseSchedule, SamplerTable, lcm_table
+from .diffusion import (
+    Generator,
+    NoiseSchedule,
+    SamplerTable,
+    checked_generator,
+    draw_noise,
+    lcm_table,
+)
 from .errors import MarigoldError, MarigoldWarning
-from .images import read_mask, read_samples
-from .memory import in_batches, vae_batch
+from .images import read_samples
+from .memory import in_batches, unet_batch, vae_batch
 from .options import Options
 from .progress import Callback, Reporter, timed
-from .resize import processing_size, to_pixels
+from .resize import checked_mask, processing_size, to_pixels
 from .targets import WORDS, Target, depth_target, synchronize, target_of
 
 # Latent pixels. With nano on a CPU a preview takes 31 ms, at 24 it took 66: every step pays it.
@@ -230,41 +237,89 @@ class Marigold:
         Raises MarigoldError for bad input and a result that is not finite, OutOfMemory where one
         member does not fit.
         """
+        (predictions,) = self.predict_frames(
+            [image], options, callback=callback, seconds=seconds, **changes
+        )
+        return predictions
+
+    def predict_frames(
+        self,
+        frames: Sequence[Any],
+        options: Options | None = None,
+        *,
+        callback: Callback | None = None,
+        seconds: dict[str, float] | None = None,
+        **changes: Any,
+    ) -> Iterator[Tensor]:
+        """Each frame's members in turn, as `predict` returns them, up to rounding.
+
+        frames: pictures of one size, as `predict` takes them. As many as fit share the networks'
+        batches, and only these are read and held, so that a clip takes the memory of a few frames.
+        Every frame starts from the same noise: what rests in the picture rests in the result, and
+        with a seed no frame's result depends on the others. options, callback, seconds, changes,
+        errors: as in `predict`, for the whole clip. MarigoldError names a frame of another size.
+        """
         options = replace(options or Options(), **changes)
         seconds = {} if seconds is None else seconds
         wait = partial(synchronize, self.device)
         table = self._sampler(options)
-        picture = read_samples(image)
-        size = self._processing_size(picture, options)
+        if not len(frames):
+            raise MarigoldError("There are no frames; give at least one.")
+        first = read_samples(frames[0])
+        size = self._processing_size(first, options)
         generator = checked_generator(options, self.device)
         latents = self._initial_latents(size, options, generator)
-        members, steps = len(latents), len(table)
-        total = members * steps
         # An LCM draws again after every step but the last, for all members at once as in a single
         # batch of diffusers', so that no member's noise depends on the batches.
-        draws = 0 if table.noise is None else steps - 1
-        step_noise = [self._noise(latents.shape, generator) for _ in range(draws)]
-        report = Reporter(callback, total + members, self.device) if callback else None
+        draws = 0 if table.noise is None else len(table) - 1
+        step_noise = [
+            draw_noise(tuple(latents.shape), generator, self.device) for _ in range(draws)
+        ]
+        members = len(latents)
+        work = members * (len(table) + 1)  # of a frame: a step of each member, and its decoding
+        report = Reporter(callback, len(frames) * work, self.device) if callback else None
+        at_once = self._frames_at_once(latents, len(frames), options)
 
-        with timed(seconds, "encode", wait):
-            pixels = to_pixels(picture, size, vae_factor(self.vae))
-            image_latent = encode(self.vae, pixels, self.device)
-        with timed(seconds, "denoise", wait):
-            latents = denoise(
-                self.unet,
-                table,
-                self.text_embedding,
-                image_latent,
-                latents,
-                step_noise=step_noise,
-                batch_size=options.batch_size,
-                device=self.device,
-                step_done=self._step_done(report) if report else None,
-            )
-        with timed(seconds, "decode", wait):
-            predictions = self._decode(latents, total, report)[..., : size[0], : size[1]]
-            # A tensor made in inference mode could not be changed in place by its owner.
-            return predictions.clone()
+        for start in range(0, len(frames), at_once):
+            numbers = range(start, min(start + at_once, len(frames)))
+            with timed(seconds, "encode", wait):
+                encoded = [
+                    self._encode(
+                        same_size(frames[number], first, number) if number else first, size
+                    )
+                    for number in numbers
+                ]
+            copies = (len(numbers), 1, 1, 1)
+            with timed(seconds, "denoise", wait):
+                clean = denoise(
+                    self.unet,
+                    table,
+                    self.text_embedding,
+                    torch.cat(encoded),
+                    latents.repeat(copies),
+                    step_noise=[one.repeat(copies) for one in step_noise],
+                    batch_size=options.batch_size,
+                    device=self.device,
+                    step_done=self._step_done(report, start * work) if report else None,
+                )
+            with timed(seconds, "decode", wait):
+                done = start * work + len(clean) * len(table)
+                maps = self._decode(clean, done, report)[..., : size[0], : size[1]]
+                # Tensors made in inference mode could not be changed in place by their owner.
+                results = [part.clone() for part in maps.split(members)]
+            yield from results
+
+    def _encode(self, picture: NDArray[Any], size: tuple[int, int]) -> Tensor:
+        """The latent (1, 4, h, w) of a picture that is processed at `size`."""
+        return encode(self.vae, to_pixels(picture, size, vae_factor(self.vae)), self.device)
+
+    def _frames_at_once(self, latents: Tensor, count: int, options: Options) -> int:
+        """How many of `count` frames to denoise together, each from these latents; at least 1."""
+        members = len(latents)
+        fit = options.batch_size or unet_batch(
+            self.unet, latents[0, 0].numel(), members * count, self.device
+        )
+        return max(1, fit // members)
 
     def _sampler(self, options: Options) -> SamplerTable:
         steps = options.num_inference_steps or self.num_inference_steps
@@ -309,21 +364,15 @@ class Marigold:
                 )
             return latents
         if self.family != "e2e":
-            return self._noise(shape, generator)
+            return draw_noise(shape, generator, self.device)
         if members > 1:
             warnings.warn(
                 "This checkpoint starts from zeros instead of noise, so that all members of its "
                 "ensemble are the same; use ensemble_size=1.",
                 MarigoldWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         return torch.zeros(shape, device=self.device)
-
-    def _noise(self, shape: tuple[int, ...], generator: Generator | None) -> Tensor:
-        # Here, so that a program without diffusers (ComfyUI before install.py) can import this.
-        from diffusers.utils.torch_utils import randn_tensor
-
-        return randn_tensor(shape, generator, self.device, torch.float32)
 
     @torch.inference_mode()
     def _maps(self, latents: Tensor) -> Tensor:
@@ -364,9 +413,9 @@ class Marigold:
             )
         return predictions
 
-    def _step_done(self, report: Reporter) -> Any:
+    def _step_done(self, report: Reporter, before: int) -> Any:
         def step_done(done: int, first_x0: Any) -> None:
-            report("denoise", done, lambda: self._preview(first_x0()))
+            report("denoise", before + done, lambda: self._preview(first_x0()))
 
         return step_done
 
@@ -388,60 +437,14 @@ class Marigold:
         return shown.float().cpu().numpy()
 
 
-Generator = torch.Generator | list[torch.Generator]
-
-
-def checked_device(name: torch.device | str | None) -> torch.device:
-    """A device that is here; None is CUDA, else MPS, else the CPU. Raises MarigoldError."""
-    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name is None:
-        return torch.device(next((kind for kind, here in has.items() if here), "cpu"))
-    try:
-        device = torch.device(name)
-    except (RuntimeError, TypeError):
-        raise MarigoldError(f"There is no device {name!r}; use cpu, cuda, cuda:1 or mps.") from None
-    if not has.get(device.type, True):
+def same_size(frame: Any, first: NDArray[Any], number: int) -> NDArray[Any]:
+    """Read a frame of a clip, the `number`th after the first. Raises MarigoldError unless it has
+    the first one's size."""
+    picture = read_samples(frame)
+    if picture.shape != first.shape:
+        sizes = [f"{width} x {height}" for height, width, _ in (picture.shape, first.shape)]
         raise MarigoldError(
-            f"torch {torch.__version__} finds no {device.type} device here; use device 'cpu', or a "
-            f"torch that is built for {device.type}."
+            f"Frame {number + 1} has {sizes[0]} pixels and frame 1 has {sizes[1]}; frames of a "
+            "clip have one size."
         )
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise MarigoldError(
-            f"There is no device {str(device)!r}; torch finds {torch.cuda.device_count()}, counted "
-            "from cuda:0."
-        )
-    return device
-
-
-def checked_generator(options: Options, device: torch.device) -> Generator | None:
-    """The generator that options ask for. Raises MarigoldError where `randn_tensor` would fail."""
-    if options.seed is not None:
-        return torch.Generator().manual_seed(options.seed)
-    generator = options.generator
-    each = generator if isinstance(generator, list) else [generator]
-    if generator is None:
-        return None
-    if not all(isinstance(one, torch.Generator) for one in each):
-        raise MarigoldError(
-            "generator is a torch.Generator, such as torch.Generator().manual_seed(2024), "
-            "or a list of them."
-        )
-    if any(one.device.type not in ("cpu", device.type) for one in each):
-        raise MarigoldError(
-            f"The generator is on {each[0].device} and the networks are on {device}; "
-            "use a generator of the same device or of the CPU."
-        )
-    return generator
-
-
-def checked_mask(mask: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """A mask of the picture's size with something in it."""
-    checked = read_mask(mask)
-    if checked.shape != size:
-        raise MarigoldError(
-            f"The mask is {checked.shape[1]} x {checked.shape[0]} pixels and the picture is "
-            f"{size[1]} x {size[0]}; they must have the same size."
-        )
-    if not checked.any():
-        raise MarigoldError("The mask excludes every pixel; leave some to estimate the depth of.")
-    return checked
+    return picture

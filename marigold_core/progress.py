@@ -67,9 +67,9 @@ class Reporter:
 def timed(
     seconds: dict[str, float], stage: str, wait: Callable[[], Any] | None = None
 ) -> Iterator[None]:
-    """Store in `seconds[stage]` how long the block took; wait(): for what it left running."""
+    """Add to `seconds[stage]` how long the block took; wait(): for what it left running."""
     began = perf_counter()
     yield
     if wait is not None:
         wait()
-    seconds[stage] = perf_counter() - began
+    seconds[stage] = seconds.get(stage, 0.0) + perf_counter() - began

@@ -6,13 +6,16 @@ small card can spare, while the network sees at most a few megapixels of it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import MarigoldError
-from .images import unit_range
+from .images import read_mask, unit_range
 
 
 def processing_size(height: int, width: int, resolution: int) -> tuple[int, int]:
@@ -73,3 +76,16 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> Tensor:
     share = F.interpolate(full[None, None].float(), size, mode="area")[0, 0]
     mostly = share > 0.5
     return mostly if mostly.any() else share > 0
+
+
+def checked_mask(mask: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """A mask of the picture's size with something in it."""
+    checked = read_mask(mask)
+    if checked.shape != size:
+        raise MarigoldError(
+            f"The mask is {checked.shape[1]} x {checked.shape[0]} pixels and the picture is "
+            f"{size[1]} x {size[0]}; they must have the same size."
+        )
+    if not checked.any():
+        raise MarigoldError("The mask excludes every pixel; leave some to estimate the depth of.")
+    return checked

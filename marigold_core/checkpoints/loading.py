@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, MarigoldError
 from .empty_prompt import empty_prompt_embedding
 from .hub import locate
 from .inspection import CheckpointInfo, embedding_folder, find_vae, inspect_checkpoint
@@ -77,3 +77,25 @@ def load_checkpoint(
         )
     unet = load_network(info.components["unet"], device, precision)
     return Checkpoint(info, unet, autoencoder, info.scheduler, embedding.to(device, precision))
+
+
+def checked_device(name: torch.device | str | None) -> torch.device:
+    """A device that is here; None is CUDA, else MPS, else the CPU. Raises MarigoldError."""
+    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name is None:
+        return torch.device(next((kind for kind, here in has.items() if here), "cpu"))
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        raise MarigoldError(f"There is no device {name!r}; use cpu, cuda, cuda:1 or mps.") from None
+    if not has.get(device.type, True):
+        raise MarigoldError(
+            f"torch {torch.__version__} finds no {device.type} device here; use device 'cpu', or a "
+            f"torch that is built for {device.type}."
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise MarigoldError(
+            f"There is no device {str(device)!r}; torch finds {torch.cuda.device_count()}, counted "
+            "from cuda:0."
+        )
+    return device

@@ -26,13 +26,14 @@ from torch import Tensor
 
 from ..denoising import encode, vae_factor
 from ..depth import DepthMap
-from ..engine import Marigold, checked_generator, checked_mask
+from ..diffusion import checked_generator
+from ..engine import Marigold
 from ..errors import MarigoldError, is_out_of_memory
 from ..images import read_image
 from ..memory import release_memory, too_little_memory
 from ..options import Options
 from ..progress import Callback, Reporter, timed
-from ..resize import resize_map, to_pixels
+from ..resize import checked_mask, resize_map, to_pixels
 from ..targets import synchronize
 from .fit import MetricFit, surely_wrong
 from .hints import KnownDepths

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from ..checkpoints.hub import download
-from ..engine import Marigold, checked_device
+from ..checkpoints.loading import checked_device
+from ..engine import Marigold
 from ..ensemble.sequence import align_sequence
 from ..errors import MarigoldError, MarigoldWarning
 from ..memory import release_memory
