@@ -48,7 +48,8 @@ class Variants(SampleDataset):
 
     dataset: samples as they are stored; resolution: as `open_dataset` has it. A crop has the
     proportions of the whole, so that depth stays planar depth of a picture with a longer lens;
-    its centre moves, which the affine-invariant target does not mind. Variant j of sample i is a
+    its centre moves, which the affine-invariant target does not mind. A crop of normals keeps the
+    centre: to a camera that looks elsewhere they would be turned. Variant j of sample i is a
     function of i and j alone.
     """
 
@@ -81,10 +82,13 @@ def cropped(sample: Sample, random: np.random.Generator) -> Sample:
     height, width = sample.depth.shape
     share = random.uniform(SMALLEST_CROP, 1)
     h, w = max(8, round(height * share)), max(8, round(width * share))
-    top, left = random.integers(height - h + 1), random.integers(width - w + 1)
+    top, left = (int(random.integers(n + 1)) for n in (height - h, width - w))
+    if "normals" in sample.maps:
+        top, left = (height - h) // 2, (width - w) // 2
     window = (..., slice(top, top + h), slice(left, left + w))
     image, depth, valid = (part[window] for part in sample[:3])
-    return sample._replace(image=image, depth=depth, valid=valid)
+    maps = {kind: values[window] for kind, values in sample.maps.items()}
+    return sample._replace(image=image, depth=depth, valid=valid, maps=maps)
 
 
 def photographed(image: Tensor, random: np.random.Generator) -> Tensor:

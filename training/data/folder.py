@@ -1,9 +1,12 @@
-"""A plain folder of pictures with depth: with a manifest, with `meta.json` files, or neither.
+"""A plain folder of pictures with their truth: with a manifest, `meta.json` files, or neither.
 
 `manifest.jsonl` or `manifest.csv` (or `train.jsonl`, `val.csv`, ... for one split each), a line a
 sample, paths relative to it. What `training/render_dataset.py` writes is such a folder.
 
     image, depth    the files; depth as PNG, TIFF, EXR, NPY, NPZ, PFM or HDF5
+    normals, albedo, base_colour, roughness, metallicity, shading, residual
+                    their files, see `map_files.py`; a sample needs those of the run's target
+    normals_y       "up", or "down" for DirectX's sign
     mask            a picture, white = use this pixel
     unit_m          metres in one stored unit; else 0.001 for integers and 1 for floats
     kind            "depth" or "disparity" (then depth is up to scale, 1 / (value + doffs_px))
@@ -13,7 +16,8 @@ sample, paths relative to it. What `training/render_dataset.py` writes is such a
     split           "train", "val" or "test"
 
 Without a manifest, pictures in `images`, `rgb` or `image` are paired by name with files in `depth`
-or `depths`, and with those in `mask` or `masks` where there are any.
+or `depths`, in `normals`, `albedo` and so on, and with those in `mask` or `masks` where there are
+any.
 """
 
 from __future__ import annotations
@@ -23,19 +27,30 @@ import json
 import operator
 import re
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from marigold_core.errors import MarigoldError
 from marigold_core.images import PICTURE_SUFFIXES, read_mask
 
 from .depth_arrays import SUFFIXES, read_picture, read_values
 from .hypersim import planar_depth
-from .sample import HOLE, DataError, Sample, SampleDataset, as_sample, resize_sample, resized_shape
+from .map_files import MAPS, read_map
+from .sample import (
+    HOLE,
+    DataError,
+    Sample,
+    SampleDataset,
+    as_sample,
+    mapped_sample,
+    resize_sample,
+    resized_shape,
+)
 
 # Where no sample has a split, one in twenty is kept to validate.
 VALIDATION_STRIDE = 20
@@ -64,7 +79,7 @@ class Entry:
 
     name: str
     image: Path
-    depth: Path
+    depth: Path | None
     mask: Path | None = None
     unit_m: float | None = None
     kind: str = "depth"
@@ -73,6 +88,14 @@ class Entry:
     invalid: tuple[str, ...] = ()
     focal_px: float | None = None
     split: str | None = None
+    maps: Mapping[str, Path] = field(default_factory=dict)
+    normals_y: str = "up"
+
+    def file(self, kind: str) -> Path | None:
+        """Of "depth" or one of MAPS; the albedo stands in for a base colour that is not there."""
+        if kind == "depth":
+            return self.depth
+        return self.maps.get(kind) or (self.maps.get("albedo") if kind == "base_colour" else None)
 
 
 class Folder(SampleDataset):
@@ -80,7 +103,8 @@ class Folder(SampleDataset):
 
     A split named in the manifest, or a manifest file of its own, decides; else every twentieth
     sample is "val", the rest "train", and "test" is all. Broken lines of a manifest are left out
-    with a warning. resolution None keeps each picture's size.
+    with a warning. resolution None keeps each picture's size. maps: of MAPS, what to read in place
+    of depth; samples that lack one are not there.
     """
 
     def __init__(
@@ -88,17 +112,22 @@ class Folder(SampleDataset):
         where: str | Path,
         split: str = "train",
         resolution: int | tuple[int, int] | None = None,
+        maps: Sequence[str] = (),
     ) -> None:
-        self.resolution = resolution
-        self.entries = of_split(list(entries(Path(where), split)), split)
+        self.resolution, self.maps = resolution, tuple(maps)
+        wanted = self.maps or ("depth",)
+        found = [e for e in entries(Path(where), split) if all(map(e.file, wanted))]
+        self.entries = of_split(found, split)
         if not self.entries:
-            raise DataError(where, f"there are no pictures with depth of the split {split!r}.")
+            what = " and ".join(wanted)
+            raise DataError(where, f"there are no pictures with {what} of the split {split!r}.")
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def __getitem__(self, index: int) -> Sample:
-        sample = read_entry(self.entries[index])
+        entry = self.entries[index]
+        sample = read_maps(entry, self.maps) if self.maps else read_entry(entry)
         height, width = sample.depth.shape
         return resize_sample(sample, resized_shape(height, width, self.resolution))
 
@@ -138,7 +167,22 @@ def of_split(found: list[Entry], split: str) -> list[Entry]:
     return [entry for i, entry in enumerate(found) if (i in chosen) == (split == "val")]
 
 
+def read_maps(entry: Entry, kinds: Sequence[str]) -> Sample:
+    maps = {k: read_map(k, file, entry.normals_y) for k in kinds if (file := entry.file(k))}
+    image = read_picture(entry.image)
+    valid = None if entry.mask is None else read_valid(entry.mask, "picture")
+    return mapped_sample(image, maps, valid, entry.name, entry.image)
+
+
+def read_valid(file: Path, whose: str) -> NDArray[np.bool_]:
+    try:
+        return read_mask(file)
+    except (MarigoldError, ValueError) as error:
+        raise DataError(file, f"it is not a mask of the {whose}'s size ({error}).") from error
+
+
 def read_entry(entry: Entry) -> Sample:
+    assert entry.depth
     stored = read_values(entry.depth, entry.key)
     values = stored.astype(np.float32)
     valid = np.isfinite(values)
@@ -146,12 +190,10 @@ def read_entry(entry: Entry) -> Sample:
         sign, number = _rule(rule, entry.depth)
         valid &= ~COMPARE[sign](np.where(valid, values, 0), number)
     if entry.mask is not None:
-        try:
-            valid &= read_mask(entry.mask)
-        except (MarigoldError, ValueError) as error:
-            raise DataError(
-                entry.mask, f"it is not a mask of the depth's size ({error})."
-            ) from error
+        mask = read_valid(entry.mask, "depth")
+        if mask.shape != valid.shape:
+            raise DataError(entry.mask, "it is not a mask of the depth's size.")
+        valid &= mask
     if entry.kind == "disparity":
         disparity = values + np.float32(entry.doffs_px)
         valid &= disparity > 0
@@ -175,7 +217,7 @@ def _from_manifest(file: Path) -> Iterator[Entry]:
         good += 1
         yield entry
     if not good:
-        raise DataError(file, "no line of it names an image and its depth.")
+        raise DataError(file, "no line of it names an image and its depth, or another map.")
 
 
 def _rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -209,13 +251,19 @@ def _entry(row: Mapping[str, Any], file: Path) -> Entry:
     kind = str(given.get("kind", "depth"))
     if kind not in ("depth", "disparity"):
         raise ValueError(f"kind is depth or disparity, not {kind}")
+    maps = {kind: file.parent / str(given[kind]) for kind in MAPS if kind in given}
+    if "depth" not in given and not maps:
+        raise KeyError("depth")
+    normals_y = str(given.get("normals_y", "up"))
+    if normals_y not in ("up", "down"):
+        raise ValueError(f"normals_y is up or down, not {normals_y}")
     unit = float(given["unit_m"]) if "unit_m" in given else None
     if unit is not None and not (0 < unit < float("inf")):
         raise ValueError(f"unit_m is above 0, not {unit}")
     return Entry(
         name=str(given.get("name", given["image"])),
         image=file.parent / str(given["image"]),
-        depth=file.parent / str(given["depth"]),
+        depth=file.parent / str(given["depth"]) if "depth" in given else None,
         mask=file.parent / str(given["mask"]) if "mask" in given else None,
         unit_m=unit,
         kind=kind,
@@ -224,6 +272,8 @@ def _entry(row: Mapping[str, Any], file: Path) -> Entry:
         invalid=rules,
         focal_px=float(given["focal_px"]) if "focal_px" in given else None,
         split=str(given["split"]) if "split" in given else None,
+        maps=maps,
+        normals_y=normals_y,
     )
 
 
@@ -261,7 +311,7 @@ def _described(files: list[Path]) -> Iterator[Entry]:
 
 
 def _paired(where: Path) -> Iterator[Entry]:
-    """Pictures and depth maps of the same name in folders of their own."""
+    """Pictures and their depth or other maps, of the same name in folders of their own."""
 
     def files(names: tuple[str, ...], suffixes: Any) -> dict[str, Path]:
         folder = next((where / name for name in names if (where / name).is_dir()), None)
@@ -275,8 +325,12 @@ def _paired(where: Path) -> Iterator[Entry]:
     pictures = files(("images", "rgb", "image"), PICTURE_SUFFIXES)
     depths = files(("depth", "depths"), SUFFIXES)
     masks = files(("mask", "masks"), PICTURE_SUFFIXES)
-    for name in sorted(pictures.keys() & depths.keys()):
-        yield Entry(name, pictures[name], depths[name], masks.get(name))
+    maps = {kind: files((kind,), (*SUFFIXES, *PICTURE_SUFFIXES)) for kind in MAPS}
+    for name in sorted(pictures):
+        its = {kind: found[name] for kind, found in maps.items() if name in found}
+        if name in depths or its:
+            depth, mask = depths.get(name), masks.get(name)
+            yield Entry(name, pictures[name], depth, mask, maps=its)
 
 
 def _rule(rule: str, file: Path) -> tuple[str, float]:

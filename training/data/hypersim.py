@@ -5,26 +5,34 @@
     ROOT/train/ai_001_001/rgb_cam_00_fr0000.png, depth_plane_cam_00_fr0000.png    prepared
 
 The prepared layout is that of Marigold's authors, and their lists of files work here.
+
+Normals and lighting (albedo, shading, residual) are read from `normal_cam`, `diffuse_reflectance`,
+`diffuse_illumination` and `residual` of the original, or from what the authors' scripts made of
+them, such as `normal_cam_cam_00_fr0000.npy` beside `rgb_cam_00_fr0000.png`.
 """
 
 from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from .depth_arrays import read_hdf5, read_picture, read_values
+from .map_files import read_map
 from .sample import (
     HOLE,
     DataError,
     Sample,
     SampleDataset,
     as_sample,
+    mapped_sample,
     read_list,
     resize_sample,
     resized_shape,
@@ -41,6 +49,16 @@ MIN_DEPTH, MAX_DEPTH = 1e-5, 65.0
 FARTHEST_STORED = 65.535
 # Value of render_entity_id where a ray met nothing.
 NOTHING = -1
+# Of other truth than depth: the original's name, and the prepared file's, without cam_00_fr0000.
+MAP_FILES = {
+    "normals": ("normal_cam", "normal_cam"),
+    "albedo": ("diffuse_reflectance", "albedo"),
+    "shading": ("diffuse_illumination", "shading"),
+    "residual": ("residual", "residual"),
+}
+GEOMETRY = ("depth_meters", "render_entity_id", "normal_cam")
+# A normal that faces away from the camera by more than this cosine is turned, as the authors do.
+FACING_AWAY = -1e-3
 SPLIT_TABLE = "metadata_images_split_scene_v1.csv"
 FRAME = re.compile(r"scene_(cam_\d+)_final_hdf5/frame\.(\d+)\.color\.hdf5$")
 
@@ -53,8 +71,8 @@ class Frame(NamedTuple):
     number: int
 
     def file(self, root: Path, kind: str) -> Path:
-        """kind: "color", "depth_meters" or "render_entity_id"."""
-        folder = f"scene_{self.camera}_{'final' if kind == 'color' else 'geometry'}_hdf5"
+        """kind: "color", "depth_meters", "render_entity_id", or one of MAP_FILES' originals."""
+        folder = f"scene_{self.camera}_{'geometry' if kind in GEOMETRY else 'final'}_hdf5"
         return root / self.scene / "images" / folder / f"frame.{self.number:04d}.{kind}.hdf5"
 
 
@@ -64,6 +82,7 @@ class Hypersim(SampleDataset):
     The split of the original layout is read from `metadata_images_split_scene_v1.csv` in ROOT or
     beside it; without it only split "all" can be opened. Each sample is then tone-mapped when
     it is read, which takes longer than reading the prepared files, and nothing is filtered out.
+    maps: of MAP_FILES, what to read in place of depth.
     """
 
     def __init__(
@@ -71,14 +90,22 @@ class Hypersim(SampleDataset):
         root: str | Path,
         split: str = "train",
         resolution: int | tuple[int, int] | None = None,
+        maps: Sequence[str] = (),
     ) -> None:
-        self.root = Path(root)
+        self.root, self.maps = Path(root), tuple(maps)
+        for kind in self.maps:
+            if kind not in MAP_FILES:
+                raise DataError(self.root, f"Hypersim has no {kind}.")
         if not self.root.is_dir():
             raise DataError(self.root, "there is no such folder.")
         self.size = TRAINING_SIZE
         if resolution is not None:
             self.size = resized_shape(HEIGHT, WIDTH, resolution)
-        self.pairs = list(prepared_pairs(self.root, split))
+        self.pairs = list(
+            prepared_maps(self.root, split, self.maps)
+            if self.maps
+            else prepared_pairs(self.root, split)
+        )
         self.frames = [] if self.pairs else original_frames(self.root, split)
         if not self.pairs and not self.frames:
             raise DataError(self.root, f"there are no Hypersim frames of the split {split!r}.")
@@ -87,7 +114,9 @@ class Hypersim(SampleDataset):
         return len(self.pairs) or len(self.frames)
 
     def __getitem__(self, index: int) -> Sample:
-        if self.pairs:
+        if self.maps:
+            sample = self._mapped(index)
+        elif self.pairs:
             sample = read_prepared(self.root, *self.pairs[index])
         else:
             frame = self.frames[index]
@@ -100,6 +129,47 @@ class Hypersim(SampleDataset):
 
     def name(self, index: int) -> str:
         return self.pairs[index][0] if self.pairs else frame_name(self.frames[index])
+
+    def _mapped(self, index: int) -> Sample:
+        if self.pairs:
+            picture = self.root / self.pairs[index][0]
+            maps = {kind: read_map(kind, beside(picture, kind)) for kind in self.maps}
+            return mapped_sample(read_picture(picture), maps, None, self.pairs[index][0], picture)
+        frame = self.frames[index]
+        file = frame.file(self.root, "color")
+        colour = read_hdf5(file).astype(np.float64)
+        hit = read_hdf5(frame.file(self.root, "render_entity_id")) != NOTHING
+        maps = {k: read_map(k, frame.file(self.root, MAP_FILES[k][0])) for k in self.maps}
+        if "normals" in maps:
+            maps["normals"] = facing(maps["normals"])
+        return mapped_sample(tone_map(colour, hit), maps, hit, frame_name(frame), file)
+
+
+def facing(normals: Tensor, focal_length: float = FOCAL_LENGTH) -> Tensor:
+    """Normals (3, H, W), x right, y up, z to the viewer, those that face away turned round."""
+    height, width = normals.shape[1:]
+    y = height / 2 - 0.5 - torch.arange(height, dtype=torch.float32)[:, None]
+    x = torch.arange(width, dtype=torch.float32) + 0.5 - width / 2
+    to_camera = torch.stack([-x.expand(height, width), -y.expand(height, width),
+                             torch.full((height, width), focal_length)])  # fmt: skip
+    cosine = (normals * to_camera).sum(0) / to_camera.norm(dim=0)
+    return torch.where(cosine < FACING_AWAY, -normals, normals)
+
+
+def beside(picture: Path, kind: str) -> Path:
+    """The prepared file of a map beside rgb_cam_00_fr0000.png."""
+    name = picture.name.replace("rgb_", f"{MAP_FILES[kind][1]}_", 1)
+    return picture.with_name(name).with_suffix(".npy")
+
+
+def prepared_maps(root: Path, split: str, kinds: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Paths of pictures, and of their first map, relative to the root; none in the original."""
+    parts = ("train", "val", "test") if split == "all" else (split,)
+    folders = [folder for part in parts if (folder := root / part).is_dir()] or [root]
+    for picture in (p for folder in folders for p in sorted(folder.glob("*/rgb_cam_*.png"))):
+        if all(beside(picture, kind).is_file() for kind in kinds):
+            first = beside(picture, kinds[0])
+            yield str(picture.relative_to(root)), str(first.relative_to(root))
 
 
 def frame_name(frame: Frame) -> str:

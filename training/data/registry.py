@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from marigold_core.errors import MarigoldError
 
@@ -20,6 +20,8 @@ KINDS: dict[str, Callable[..., SampleDataset]] = {
     "hypersim": Hypersim,
     "vkitti": VirtualKitti,
 }
+# Those that have more than depth.
+MAPPED = ("folder", "hypersim")
 
 
 def open_dataset(
@@ -29,6 +31,7 @@ def open_dataset(
     *,
     farthest: float | None = None,
     variants: int = 1,
+    maps: Sequence[str] = (),
 ) -> SampleDataset:
     """The data set of `spec`.
 
@@ -40,6 +43,7 @@ def open_dataset(
         for a folder.
     farthest: metres; what lies beyond counts as invalid, like the sky. None: all that is stored.
     variants: samples in place of each, see `augment.Variants`.
+    maps: of `map_files.MAPS`, what to read in place of depth; folders and Hypersim have them.
 
     Raises MarigoldError for a wrong spec or split, and DataError where the files are not there.
     """
@@ -50,7 +54,10 @@ def open_dataset(
     if split not in SPLITS:
         raise MarigoldError(f"There is no split {split!r}; choose from {', '.join(SPLITS)}.")
     stored = resolution if variants == 1 else None
-    dataset = KINDS[kind](where, split=split, resolution=stored)
+    if maps and kind not in MAPPED:
+        raise MarigoldError(f"{spec} has only depth, no {' or '.join(maps)}; use a folder.")
+    more = {"maps": maps} if maps else {}
+    dataset = KINDS[kind](where, split=split, resolution=stored, **more)
     if farthest is not None:
         dataset = Within(dataset, farthest)
     return dataset if variants == 1 else Variants(dataset, variants, resolution)

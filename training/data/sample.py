@@ -1,8 +1,9 @@
-"""One training or test picture with its depth, whichever data set it comes from."""
+"""One training or test picture with its truth, whichever data set it comes from."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,16 +23,19 @@ HOLE = 0.0
 class Sample(NamedTuple):
     """image: float32 (3, H, W), RGB in [0, 1]. depth: float32 (H, W), planar metres (or up to
     scale, where a folder's manifest says so). valid: bool (H, W), the pixels that count in a loss
-    or a metric. name: the picture's, unique within its data set.
+    or a metric. name: the picture's, unique within its data set. maps: other truth, by its kind of
+    `map_files.MAPS`: float32 (3, H, W) or (1, H, W), 0 where it is not known.
 
     Where `valid` is False, depth is what the file has, since it is in the picture that the VAE
-    encodes: 655.35 m or infinity in the sky, which is far; 0 where nothing is known (`HOLE`).
+    encodes: 655.35 m or infinity in the sky, which is far; 0 where nothing is known (`HOLE`), and
+    everywhere in a sample that was read for its maps.
     """
 
     image: Tensor
     depth: Tensor
     valid: Tensor
     name: str
+    maps: Mapping[str, Tensor] = {}
 
 
 class DataError(MarigoldError):
@@ -89,6 +93,35 @@ def as_sample(
     return Sample(pixels.contiguous(), torch.from_numpy(depth), torch.from_numpy(valid), name)
 
 
+def mapped_sample(
+    image: NDArray[np.floating[Any]],
+    maps: Mapping[str, Tensor],
+    valid: NDArray[np.bool_] | None,
+    name: str,
+    file: str | os.PathLike[str],
+) -> Sample:
+    """A sample of maps without depth: image (H, W, 3), valid (H, W) or None for all pixels.
+
+    Pixels where a map is not finite are not valid, and 0 there. Raises DataError, as `as_sample`.
+    """
+    height, width = image.shape[:2]
+    sizes = {kind: tuple(values.shape[1:]) for kind, values in maps.items()}
+    if valid is not None:
+        sizes["mask"] = tuple(valid.shape)
+    for kind, size in sizes.items():
+        if size != (height, width):
+            raise DataError(file, f"the picture is {width} x {height} pixels and its {kind} is "
+                            f"{size[1]} x {size[0]}.")  # fmt: skip
+    counts = torch.ones(height, width, dtype=torch.bool)
+    if valid is not None:
+        counts = torch.from_numpy(valid.copy())
+    for values in maps.values():
+        counts &= values.isfinite().all(0)
+    known = {kind: values.nan_to_num(0.0, 0.0, 0.0) for kind, values in maps.items()}
+    pixels = torch.from_numpy(np.ascontiguousarray(image, np.float32)).permute(2, 0, 1)
+    return Sample(pixels.contiguous(), torch.full((height, width), HOLE), counts, name, known)
+
+
 def read_list(path: Path) -> list[tuple[str, ...]]:
     """Lines of "picture depth [mask]", relative paths, as the authors' lists have them.
 
@@ -122,7 +155,8 @@ def resized_shape(
 
 def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:
     """To (H, W). The picture antialiased; depth and mask by the nearest pixel, as any average
-    over an edge is a depth that nothing in the scene has.
+    over an edge is a depth that nothing in the scene has. Maps are averaged over valid pixels, and
+    normals brought to unit length again.
 
     (The authors resize the picture by the nearest pixel too, which aliases it: spec, section 3.)
     """
@@ -131,4 +165,16 @@ def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:
     image = F.interpolate(sample.image[None], size, mode="bilinear", antialias=True)[0]
     depth = F.interpolate(sample.depth[None, None], size, mode="nearest-exact")[0, 0]
     valid = F.interpolate(sample.valid[None, None].float(), size, mode="nearest-exact")[0, 0]
-    return Sample(image.clamp(0, 1), depth, valid > 0, sample.name)
+    maps = {kind: resize_values(kind, v, sample.valid, size) for kind, v in sample.maps.items()}
+    return Sample(image.clamp(0, 1), depth, valid > 0, sample.name, maps)
+
+
+def resize_values(kind: str, values: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
+    """(C, H, W) of a map to (C, *size); 0 where none of the pixels is valid."""
+
+    def smaller(tensor: Tensor) -> Tensor:
+        return F.interpolate(tensor[None], size, mode="bilinear", antialias=True)[0]
+
+    weight = valid[None].float()
+    mean = smaller(values * weight) / smaller(weight).clamp(min=1e-6)
+    return F.normalize(mean, dim=0) if kind == "normals" else mean
