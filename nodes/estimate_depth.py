@@ -106,7 +106,7 @@ def estimate(
     mask: Tensor | None = None,
     invert_mask: bool = False,
 ) -> list[PicturePredictions]:
-    """The predictions of each picture.
+    """The predictions of each picture, as many pictures at once as fit.
 
     Every picture starts from the same noise: frames of a clip stay alike, and a picture's depth
     does not depend on its place in the batch.
@@ -115,26 +115,23 @@ def estimate(
     images = pictures(image)
     used = masks(mask, images, invert_mask)
     height, width = images[0].shape[:2]
-    marigold = model.load(height, width, resolution or None, members)
-    progress = RunProgress(len(images))
-    batch = []
-    for progress.picture, picture in enumerate(images):
-        with interruptible(model.patcher.model):
-            predictions = marigold.predict(
-                picture,
-                num_inference_steps=steps or None,
-                ensemble_size=members,
-                processing_resolution=resolution or None,
-                seed=seed,
-                callback=progress,
-            )
-        batch.append(
+    marigold = model.load(height, width, resolution or None, members * len(images))
+    with interruptible(model.patcher.model):
+        predictions = marigold.predict_frames(
+            images,
+            num_inference_steps=steps or None,
+            ensemble_size=members,
+            processing_resolution=resolution or None,
+            seed=seed,
+            callback=RunProgress(),
+        )
+        return [
             PicturePredictions(
-                predictions.cpu(),
+                one.cpu(),
                 (height, width),
-                used[progress.picture] if used else None,
+                used[number] if used else None,
                 marigold.scale_invariant,
                 marigold.shift_invariant,
             )
-        )
-    return batch
+            for number, one in enumerate(predictions)
+        ]

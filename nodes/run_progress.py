@@ -39,9 +39,9 @@ def check_cancel(*_: Any) -> None:
 
 
 class RunProgress:
-    """A callback for the pictures of one batch, one bar for them all."""
+    """A callback for a run, or for `count` of them with one bar: `picture` is the current one."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int = 1) -> None:
         self.count = count
         self.picture = 0
         self.bar = comfy.utils.ProgressBar(1)

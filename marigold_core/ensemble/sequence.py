@@ -58,9 +58,12 @@ def align_sequence(
             previous = k
     strange = named(constant, "are constant") + named(cuts, "do not continue the one before")
     warn(strange, "Frame")
-    seen = aligned[used]
-    low = seen.min() if shift_invariant else torch.zeros_like(seen[0])
-    return wrap(aligned.sub_(low).div_((seen.max() - low).clamp(min=1e-6)))
+    # One frame after the other: a long clip is in memory twice already.
+    ends = torch.stack(
+        [torch.stack(frame[seen].aminmax()) for frame, seen in zip(aligned, used, strict=True)]
+    )
+    low = ends[:, 0].min() if shift_invariant else torch.zeros_like(ends[0, 0])
+    return wrap(aligned.sub_(low).div_((ends[:, 1].max() - low).clamp(min=1e-6)))
 
 
 def fit(x: Tensor, y: Tensor, shift_invariant: bool) -> tuple[float, float, float]:

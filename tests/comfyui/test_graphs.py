@@ -192,7 +192,8 @@ def test_a_picture_does_not_depend_on_its_batch(comfyui):
     folder = comfyui.base / "output" / "batch"
     alone = np.load(folder / "alone_00001_.npy")
     second = np.load(folder / "batch of 2_00002_.npy")
-    assert (alone == second).all()
+    # Frames share the networks' batches, which round differently.
+    assert abs(alone - second).max() < 1e-4
 
 
 def test_progress_and_previews_every_step(comfyui):
