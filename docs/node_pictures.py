@@ -2,7 +2,8 @@
 
     python docs/node_pictures.py
 
-Everything is what the nodes give for the bundled picture with the bundled checkpoint.
+Depth and normals are what the nodes give for the bundled picture with the bundled checkpoint.
+Intrinsic images, for which none is bundled, are those of a scene made by a formula.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from marigold_core import DepthMap, Marigold, normalize_depth, panorama_depth, read_image
 from marigold_core.colormaps import COLORMAPS, colorize
+from marigold_core.intrinsics import linear_to_srgb
 from marigold_core.panorama import sphere_rays
 
 ROOT = Path(__file__).parents[1]
@@ -97,6 +99,79 @@ def room_panorama(height: int) -> Floats:
     return (colour * shade[..., None]).clip(0, 1).astype(np.float32)
 
 
+def made_scene(height: int) -> dict[str, Floats]:
+    """Three balls on tiles before a wall: the picture in linear light, its intrinsic images and its
+    normals, each (H, 4/3 H) or (H, 4/3 H, 3)."""
+    width = height * 4 // 3
+    y, x = np.mgrid[:height, :width] + 0.5
+    rays = np.stack([x / height - width / height / 2, y / height - 0.42, np.ones_like(x)], -1)
+    rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
+    wall, floor = 6 / rays[..., 2], 1 / np.maximum(rays[..., 1], 1e-6)
+    distance, behind = np.minimum(wall, floor), wall < floor
+    normal = np.where(behind[..., None], [0, 0, -1.0], [0, -1.0, 0])
+    ground = rays * distance[..., None]
+    light_tile = (np.floor(ground[..., 0] / 0.6) + np.floor(ground[..., 2] / 0.6)) % 2 == 0
+    albedo = np.where(light_tile[..., None], [0.62, 0.55, 0.46], [0.24, 0.2, 0.18])
+    albedo = np.where(behind[..., None], [0.35, 0.42, 0.4], albedo)
+    roughness = np.where(behind, 0.95, np.where(light_tile, 0.75, 0.45))
+    metal = np.zeros_like(x)
+    balls = (((-1.0, 0.35, 3.4), 0.65, (0.7, 0.12, 0.08), 0.6, 0.0),
+             ((0.35, 0.1, 4.0), 0.9, (0.83, 0.62, 0.28), 0.25, 1.0),
+             ((1.15, 0.55, 2.6), 0.45, (0.1, 0.32, 0.62), 0.15, 0.0))  # fmt: skip
+    for centre, radius, tint, rough, is_metal in balls:
+        along = rays @ np.array(centre)
+        inside = along**2 - np.dot(centre, centre) + radius**2
+        near = along - np.sqrt(inside.clip(0))
+        hit = (inside > 0) & (near < distance)
+        normal = np.where(hit[..., None], (rays * near[..., None] - centre) / radius, normal)
+        albedo = np.where(hit[..., None], tint, albedo)
+        roughness, metal = np.where(hit, rough, roughness), np.where(hit, is_metal, metal)
+        distance = np.where(hit, near, distance)
+    light = np.array([-0.5, -0.75, -0.45])
+    light /= np.linalg.norm(light)
+    point = rays * distance[..., None]
+    shadow = np.zeros(x.shape, bool)
+    for centre, radius, *_ in balls:
+        away = np.array(centre) - point
+        along = away @ light
+        shadow |= (along > 1e-2) & ((away**2).sum(-1) - along**2 < radius**2 * (1 - 1e-6))
+    lit = (normal @ light).clip(0) * ~shadow
+    half = light - rays
+    half /= np.linalg.norm(half, axis=-1, keepdims=True)
+    gloss = (normal * half).sum(-1).clip(0) ** (2 / roughness**4)
+    shading = 0.25 + 0.75 * lit[..., None] * np.array([1, 0.93, 0.82])
+    mirrored = np.where(metal[..., None] > 0, albedo, 0.25)
+    residual = mirrored * (gloss * ~shadow * (1 - roughness))[..., None]
+    scene = {
+        "picture": albedo * shading + residual,
+        "albedo": albedo, "roughness": roughness, "metallicity": metal, "shading": shading,
+        "residual": residual, "normals": normal * [1, -1, -1],
+    }  # fmt: skip
+    return {name: values.astype(np.float32) for name, values in scene.items()}
+
+
+def highlight(normals: Floats) -> Floats:
+    """The light of a lamp behind the viewer on a glossy surface: shows the steps of normals."""
+    upright: Floats = normals / np.linalg.norm(normals, axis=-1, keepdims=True)
+    return upright[..., 2].clip(0, 1) ** 1500
+
+
+def bulge(side: int) -> Floats:
+    """Normals of a surface that is almost flat, (side, side, 3)."""
+    y, x = np.mgrid[:side, :side] / side * 0.16 - 0.08
+    normals = np.stack([x, -y, np.ones_like(x)], -1)
+    return (normals / np.linalg.norm(normals, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def quarters(pictures: list[NDArray[np.uint8]]) -> Image.Image:
+    """A square of four pictures."""
+    sheet = Image.new("RGB", (THUMBNAIL, THUMBNAIL))
+    half = THUMBNAIL // 2
+    for number, picture in enumerate(pictures):
+        sheet.paste(square(picture).resize((half, half)), (number % 2 * half, number // 2 * half))
+    return sheet
+
+
 def from_the_side(depth_map: DepthMap, rgb: Floats) -> Floats:
     """The mesh's vertices, drawn nearest last from a camera that stands to the right."""
     mesh = depth_map.mesh(rgb, fov_degrees=50, near=1.0, far=4.0)
@@ -171,6 +246,27 @@ def main() -> None:
         ("panorama", to_bytes(panorama)),
         ("distance from its centre", colorize(around.depth)),
     ]
+    normals = depth_map.normals(near=1.0, far=4.0)
+    sheets["normals"] = [picture, ("normals", to_bytes(normals.encoded()))]
+    sheets["conventions"] = [
+        (name, to_bytes(normals.encoded(name.lower())))
+        for name in ("OpenGL", "DirectX", "ControlNet")
+    ]
+    sheets["normals_from_depth"] = [
+        picture, ("depth", to_bytes(depth)), ("normals", to_bytes(normals.encoded()))
+    ]  # fmt: skip
+    flat = bulge(PANEL)
+    coarse = np.rint((flat + 1) / 2 * 255) / 255 * 2 - 1
+    sheets["save_normals"] = [
+        ("8 bits, under a lamp", to_bytes(highlight(coarse))),
+        ("16 bits, the same lamp", to_bytes(highlight(flat))),
+    ]
+    scene = made_scene(240)
+    colours = {
+        name: to_bytes(linear_to_srgb(values) if values.ndim == 3 else values)
+        for name, values in scene.items()
+    }
+    sheets["intrinsic"] = [(name, colours[name]) for name in list(scene)[:6]]
     folder = ROOT / "web" / "docs" / "images"
     folder.mkdir(parents=True, exist_ok=True)
     for name, panels in sheets.items():
@@ -181,6 +277,17 @@ def main() -> None:
         "Depth map of a photo": halves(to_bytes(rgb), to_bytes(near_white)),
         "Depth with uncertainty, for ControlNet": halves(to_bytes(disparity), shown),
         "Photo to textured 3D mesh": square(to_bytes(from_the_side(depth_map, rgb))),
+        "Normals of a photo, for ControlNet": halves(
+            to_bytes(rgb), to_bytes(normals.encoded("controlnet"))
+        ),
+        "Photo to PBR material": quarters(
+            [
+                colours["albedo"],
+                to_bytes(scene["normals"] / 2 + 0.5),
+                colours["roughness"],
+                colours["metallicity"],
+            ]
+        ),
     }
     for name, picture in thumbnails.items():
         file = ROOT / "example_workflows" / f"{name}.jpg"

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from .depth_files import to_16_bit, write_exr, write_npy, write_picture, write_uncertainty
 from .errors import MarigoldError
 
-# The sign of y in the file: OpenGL's green points up (Blender, Unity), DirectX's down (Unreal).
-CONVENTIONS = {"opengl": 1, "directx": -1}
+# The signs of x, y and z in a file: OpenGL's green points up (Blender, Unity), DirectX's down
+# (Unreal). The normal ControlNets learned from pictures whose red points left (ControlNet 1.1).
+CONVENTIONS = {"opengl": (1, 1, 1), "directx": (1, -1, 1), "controlnet": (-1, 1, 1)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +63,8 @@ class NormalMap:
     def encoded(self, convention: str = "opengl") -> NDArray[np.float32]:
         """The normal map as colours, float32 (H, W, 3) in [0, 1]: (n + 1) / 2.
 
-        convention: "opengl", green = up, or "directx", green = down.
+        convention: "opengl", red = right and green = up, "directx", green = down, or "controlnet",
+        red = left.
         """
         return ((self._in(convention) + 1) / 2).clip(0, 1)
 
@@ -75,7 +77,7 @@ class NormalMap:
         """Write the normals; the suffix is the format.
 
         .png: 16-bit RGB of `encoded`. .exr (channels R, G, B) and .npy: the float32 vectors
-        themselves, in [-1, 1]. convention: the sign of y, see `encoded`. metadata: name -> ASCII
+        themselves, in [-1, 1]. convention: see `encoded`. metadata: name -> ASCII
         text, kept in .png and .exr. Raises MarigoldError for another suffix or convention, and
         where .exr finds no OpenEXR; OSError as the file system does.
         """
@@ -109,5 +111,5 @@ class NormalMap:
             raise MarigoldError(
                 f"The convention is {convention!r}; use one of {', '.join(CONVENTIONS)}."
             )
-        sign: Any = np.array([1, CONVENTIONS[convention], 1], dtype=np.float32)
-        return self.normals * sign
+        signs: Any = np.array(CONVENTIONS[convention], dtype=np.float32)
+        return self.normals * signs

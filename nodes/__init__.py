@@ -11,14 +11,19 @@ from .depth_from_geometry import DepthFromGeometry
 from .depth_from_image import DepthFromImage
 from .depth_to_mesh import DepthToMesh
 from .ensemble import EnsemblePredictions
+from .ensemble_normals import EnsembleNormals
 from .estimate_depth import EstimateDepth
+from .estimate_normals import EstimateNormals
 from .estimate_panorama import EstimatePanorama
+from .intrinsic_images import EstimateIntrinsics
 from .load_depth import LoadDepth
 from .load_marigold import LoadMarigold
 from .marigold_depth import MarigoldDepth
 from .model_folders import place_example, register_folder
 from .normalize_depth import NormalizeDepth
+from .normals_from_depth import NormalsFromDepth
 from .save_depth import SaveDepth
+from .save_normals import SaveNormals
 
 NODES: list[type[io.ComfyNode]] = [
     LoadMarigold,
@@ -33,6 +38,11 @@ NODES: list[type[io.ComfyNode]] = [
     DepthFromGeometry,
     CombineDepth,
     EstimatePanorama,
+    EstimateNormals,
+    EnsembleNormals,
+    NormalsFromDepth,
+    SaveNormals,
+    EstimateIntrinsics,
     MarigoldDepth,
 ]
 

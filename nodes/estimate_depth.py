@@ -35,7 +35,7 @@ SEED = io.Int.Input(
     min=0,
     max=MOST_SEED,
     control_after_generate=True,
-    tooltip="The same seed gives the same depth, in a batch of any size.",
+    tooltip="The same seed gives the same result, in a batch of any size.",
 )
 
 
@@ -92,11 +92,14 @@ class EstimateDepth(io.ComfyNode):
         invert_mask: bool,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
-        batch = estimate(model, image, steps, predictions, resolution, seed, mask, invert_mask)
+        batch = estimate(
+            "depth", model, image, steps, predictions, resolution, seed, mask, invert_mask
+        )
         return io.NodeOutput(batch, image_of(one.members[0].numpy() for one in batch))
 
 
 def estimate(
+    target: str,
     model: ManagedModel,
     image: Tensor,
     steps: int,
@@ -106,12 +109,13 @@ def estimate(
     mask: Tensor | None = None,
     invert_mask: bool = False,
 ) -> list[PicturePredictions]:
-    """The predictions of each picture, as many pictures at once as fit.
+    """The predictions of each picture, as many pictures at once as fit. Raises MarigoldError for a
+    checkpoint of another target.
 
-    Every picture starts from the same noise: frames of a clip stay alike, and a picture's depth
+    Every picture starts from the same noise: frames of a clip stay alike, and a picture's result
     does not depend on its place in the batch.
     """
-    model.marigold.expect("depth")
+    model.marigold.expect(target)
     images = pictures(image)
     used = masks(mask, images, invert_mask)
     height, width = images[0].shape[:2]

@@ -31,19 +31,21 @@ class LoadMarigold(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="MarigoldKit_LoadMarigold",
-            display_name="Load Marigold (depth)",
+            display_name="Load Marigold",
             category="model/loaders",
-            description="Loads a Marigold depth checkpoint. ComfyUI manages its memory.",
-            search_aliases=["marigold", "depth", "depth model"],
+            description="Loads a Marigold checkpoint: for depth, normals or intrinsic images. "
+            "ComfyUI manages its memory.",
+            search_aliases=["marigold", "depth", "depth model", "normals model", "iid"],
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
                     options=choices(),
                     default="nano",
-                    tooltip="nano is bundled, small, and for trying out. v1-1, v1-0, lcm and e2e "
-                    "are the published checkpoints: about 5 GB each, downloaded to models/marigold "
-                    "when the node runs. Checkpoint folders in models/marigold and "
-                    "models/diffusers are listed by name.",
+                    tooltip="nano is bundled, small, estimates depth, and is for trying out. The "
+                    "published checkpoints are v1-1, v1-0, lcm and e2e for depth, those that begin "
+                    "with normals, and those that begin with iid for intrinsic images: about 5 GB "
+                    "each, downloaded to models/marigold when the node runs. Checkpoint folders in "
+                    "models/marigold and models/diffusers are listed by name.",
                 ),
                 io.Combo.Input(
                     "precision",
@@ -61,7 +63,12 @@ class LoadMarigold(io.ComfyNode):
                 ),
             ],
             outputs=[
-                Model.Output("model", display_name="model", tooltip="For Estimate Depth."),
+                Model.Output(
+                    "model",
+                    display_name="model",
+                    tooltip="For Estimate Depth, Estimate Normals or Intrinsic Images, by what the "
+                    "checkpoint estimates.",
+                ),
             ],
         )
 

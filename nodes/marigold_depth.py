@@ -35,7 +35,7 @@ class MarigoldDepth(io.ComfyNode):
                 io.Image.Input("image", raw_link=True, tooltip="One image or a batch."),
                 io.Combo.Input(
                     "checkpoint",
-                    options=choices(),
+                    options=choices("depth"),
                     default="nano",
                     tooltip="nano is bundled and for trying out; v1-1 is the published checkpoint "
                     "(5 GB, downloaded when the node first runs). See Load Marigold.",

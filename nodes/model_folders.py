@@ -4,15 +4,18 @@ and the example picture."""
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 from pathlib import Path
 
 import folder_paths
 
-from ..marigold_core import MarigoldError
+from ..marigold_core import CheckpointError, MarigoldError
+from ..marigold_core.checkpoints.config import read_json
+from ..marigold_core.checkpoints.families import target_of
 from ..marigold_core.checkpoints.hub import cached_folder, is_complete
 from ..marigold_core.checkpoints.published import BUNDLED, PUBLISHED
-from ..marigold_core.files import atomic_path, open_regular
+from ..marigold_core.files import atomic_path
 
 FOLDER = "marigold"
 EXAMPLE = "marigold_example.jpg"
@@ -20,9 +23,6 @@ ASSETS = Path(__file__).parents[1] / "marigold_core" / "assets"
 # Other packs put pipeline folders into models/diffusers.
 SEARCHED = (FOLDER, "diffusers")
 DEPTH = 3  # folder/author/name
-LONGEST_INDEX = 1 << 20  # bytes of a model_index.json that are looked at
-# Words in the model_index.json of Marigold checkpoints that estimate something else.
-OTHER_TARGETS = ("normals", "intrinsics", "target_properties")
 
 
 def register_folder() -> None:
@@ -44,8 +44,8 @@ def place_example() -> None:
                 shutil.copyfile(ASSETS / "example.jpg", temporary)
 
 
-def found() -> dict[str, Path]:
-    """Name -> folder of every Marigold depth checkpoint in the model paths.
+def found(target: str | None = None) -> dict[str, Path]:
+    """Name -> folder of every Marigold checkpoint in the model paths; of one target, None is all.
 
     `get_filename_list` lists files by suffix and knows no pipeline folders.
     """
@@ -55,28 +55,32 @@ def found() -> dict[str, Path]:
             for level in range(1, DEPTH + 1):
                 for index in sorted(root.glob("/".join(["*"] * level + ["model_index.json"]))):
                     name = index.parent.relative_to(root).as_posix()
-                    if is_marigold_depth(index):
+                    estimated = target_in(index)
+                    if estimated is not None and target in (None, estimated):
                         checkpoints.setdefault(name, index.parent)
     return checkpoints
 
 
-def is_marigold_depth(index: Path) -> bool:
-    """Whether a model_index.json is one of ours, by what it says: other pipelines, and Marigold's
-    normals and intrinsic images, are in these folders too."""
+def target_in(index: Path) -> str | None:
+    """What the checkpoint of a model_index.json estimates; None where it is not one of Marigold's:
+    other pipelines are in these folders too. End-to-end ones say it in their folder's name alone.
+    """
+    folder = index.parent.name
     try:
-        with open_regular(index) as opened:  # a pipe here would hang ComfyUI
-            text = opened.read(LONGEST_INDEX).decode("utf-8")
-    except (OSError, UnicodeDecodeError, MarigoldError):
-        return False
-    return "Marigold" in text and not any(word in text.lower() for word in OTHER_TARGETS)
+        content = read_json(index)
+        if "marigold" not in f"{folder} {json.dumps(content)}".lower():
+            return None
+        return target_of(folder, content, {})
+    except CheckpointError:
+        return None
 
 
-def choices() -> list[str]:
-    """Names for the loader: bundled, then found, then published ones."""
+def choices(target: str | None = None) -> list[str]:
+    """Names for the loader, of one target or of all: bundled, then found, then published ones."""
     names = [
-        *BUNDLED,
-        *found(),
-        *(name for name, one in PUBLISHED.items() if one.target == "depth"),
+        *(BUNDLED if target in (None, "depth") else ()),
+        *found(target),
+        *(name for name, one in PUBLISHED.items() if target in (None, one.target)),
     ]
     return list(dict.fromkeys(names))
 

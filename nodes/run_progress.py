@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 from ..marigold_core import Progress, colorize
+from .tensors import eight_bit
 
 PREVIEW_PIXELS = 256
 
@@ -51,8 +52,9 @@ class RunProgress:
         preview = None
         # Decoding a preview costs time, so only where the user has switched previews on.
         if progress.stage == "denoise" and previews_wanted():
-            shown = Image.fromarray(colorize(progress.preview()))
-            preview = ("JPEG", shown, PREVIEW_PIXELS)
+            shown = progress.preview()
+            pixels = colorize(shown) if shown.ndim == 2 else eight_bit(shown)
+            preview = ("JPEG", Image.fromarray(pixels), PREVIEW_PIXELS)
         done = self.picture * progress.total + progress.step
         self.bar.update_absolute(done, self.count * progress.total, preview)
 

@@ -11,11 +11,13 @@ from comfy_api.latest import io
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..marigold_core import DepthMap
+from ..marigold_core import DepthMap, NormalMap
 
 Model = io.Custom("MARIGOLD_MODEL")
 Predictions = io.Custom("MARIGOLD_PREDICTIONS")
 Depth = io.Custom("MARIGOLD_DEPTH")
+NormalPredictions = io.Custom("MARIGOLD_NORMAL_PREDICTIONS")
+Normals = io.Custom("MARIGOLD_NORMALS")
 # What ComfyUI's own geometry nodes exchange: a dictionary with depth, image, mask, intrinsics.
 Geometry = io.Custom("DA3_GEOMETRY")
 
@@ -24,8 +26,11 @@ CATEGORY = "image/geometry estimation"
 
 @dataclass(frozen=True)
 class PicturePredictions:
-    """The ensemble of one picture, raw: members float32 (N, h, w) in [0, 1] on the CPU, never
-    clamped or quantised. size: the picture's (H, W). mask: bool (H, W), True = use."""
+    """The ensemble of one picture, raw, as `Marigold.predict` returns it: members float32, depth
+    (N, h, w) in [0, 1] or normals (N, 3, h, w), on the CPU, never clamped or quantised.
+
+    size: the picture's (H, W). mask: bool (H, W), True = use. The invariances are of depth; see
+    `DepthMap`."""
 
     members: Tensor
     size: tuple[int, int]
@@ -36,6 +41,7 @@ class PicturePredictions:
 
 PredictionBatch = Sequence[PicturePredictions]
 DepthBatch = Sequence[DepthMap]
+NormalsBatch = Sequence[NormalMap]
 
 
 def schema(**arguments: Any) -> io.Schema:

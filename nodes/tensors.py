@@ -80,7 +80,7 @@ def mask_of(maps: Iterable[NDArray[np.float32]]) -> Tensor:
 
 
 def image_of(maps: Iterable[NDArray[np.generic]]) -> Tensor:
-    """Grey maps (H, W) in [0, 1], or uint8 pictures (H, W, 3) -> IMAGE (B, H, W, 3)."""
+    """Grey maps (H, W) or pictures (H, W, 3) in [0, 1], or uint8 ones -> IMAGE (B, H, W, 3)."""
     stacked = np.stack(list(maps))
     if stacked.dtype == np.uint8:
         stacked = stacked.astype(np.float32) / 255
@@ -88,6 +88,11 @@ def image_of(maps: Iterable[NDArray[np.generic]]) -> Tensor:
     if image.ndim == 3:
         image = image[..., None].repeat(1, 1, 1, 3)
     return image.to(comfy.model_management.intermediate_device())
+
+
+def eight_bit(picture: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A picture in [0, 1] as bytes."""
+    return np.rint(picture.clip(0, 1) * 255).astype(np.uint8)
 
 
 def same_size(depths: DepthBatch) -> tuple[int, int]:

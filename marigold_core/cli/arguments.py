@@ -156,8 +156,8 @@ def _add_normals(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--convention",
         choices=tuple(CONVENTIONS),
         default="opengl",
-        help="of the green channel: opengl = up (Blender, Unity), directx = down (Unreal)"
-        " (default: %(default)s)",
+        help="of the colours: opengl = red right, green up (Blender, Unity); directx = green down"
+        " (Unreal); controlnet = red left (default: %(default)s)",
     )
     add_overwrite(output)
     depth = parser.add_argument_group("camera (for a checkpoint for depth)")

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from checkpoint_builders import build_checkpoint
 
 NANO = Path(__file__).parents[2] / "marigold_core" / "assets" / "nano"
 sys.path.insert(0, str(Path(__file__).parent))
@@ -21,6 +22,10 @@ def installation(request):
     return request.param
 
 
+# Published name -> family of the small random checkpoint that stands in for its download.
+DOWNLOADED = {"normals-v1-1": "normals-v1-1", "iid-appearance": "iid-appearance"}
+
+
 @pytest.fixture(scope="session")
 def comfyui(tmp_path_factory, installation):
     """A real ComfyUI with this pack, previews on."""
@@ -33,3 +38,10 @@ def comfyui(tmp_path_factory, installation):
     malloc = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     with ComfyUIServer(base, installation, *arguments, environment=malloc) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def downloaded(comfyui):
+    """Published checkpoints for normals and intrinsic images, where a download would be."""
+    for name, family in DOWNLOADED.items():
+        build_checkpoint(comfyui.base / "models" / "marigold" / name, family)

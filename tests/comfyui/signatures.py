@@ -23,7 +23,9 @@ USED = {
         "Load3DCamera.Output", "DynamicCombo.Input", "DynamicCombo.Option",
     ],
     "comfy_api.latest.ui": ["PreviewImage"],
-    "comfy_execution.graph_utils": ["GraphBuilder", "GraphBuilder.node", "GraphBuilder.finalize"],
+    "comfy_execution.graph_utils": [
+        "GraphBuilder", "GraphBuilder.node", "GraphBuilder.finalize", "ExecutionBlocker",
+    ],
     "folder_paths": [
         "add_model_folder_path", "get_folder_paths", "get_input_directory",
         "get_output_directory", "get_save_image_path", "get_annotated_filepath",

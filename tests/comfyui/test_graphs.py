@@ -261,6 +261,7 @@ def defaults(inputs, prefix=""):
     return values
 
 
+@pytest.mark.usefixtures("downloaded")
 def test_every_option_of_every_combo(comfyui):
     """Each once, in one prompt: ComfyUI runs nodes in ways of its own (inference mode)."""
     comfyui.run(base(predictions=3) | {
@@ -272,9 +273,19 @@ def test_every_option_of_every_combo(comfyui):
         "mesh": mesh(),
         "around": node("ImageScale", image=["picture", 0], upscale_method="area", width=128,
                        height=64, crop="disabled"),
+        "normals": ours("LoadMarigold", checkpoint="normals-v1-1", precision="fp32",
+                        vae="standard"),
+        "iid": ours("LoadMarigold", checkpoint="iid-appearance", precision="fp32", vae="standard"),
+        "facing": ours("EstimateNormals", model=["normals", 0], image=["image", 0], steps=1,
+                       predictions=3, resolution=RESOLUTION, seed=0, invert_mask=False),
+        "normal map": ours("EnsembleNormals", predictions=["facing", 0], reduction="closest",
+                           convention="OpenGL", uncertainty_degrees=30.0),
     }  # fmt: skip
+    models = {"EstimateNormals": ["normals", 0], "IntrinsicImages": ["iid", 0]}
     sockets = {
         "IMAGE": ["image", 0],
+        "MARIGOLD_NORMAL_PREDICTIONS": ["facing", 0],
+        "MARIGOLD_NORMALS": ["normal map", 0],
         "MARIGOLD_MODEL": ["load", 0],
         "MARIGOLD_PREDICTIONS": ["estimate", 0],
         "MARIGOLD_DEPTH": ["ensemble", 0],
@@ -291,6 +302,8 @@ def test_every_option_of_every_combo(comfyui):
         for slot, (kind, *_) in info["input"]["required"].items():
             if isinstance(kind, str) and kind in sockets:
                 values[slot] = sockets[kind]
+        if name in models:
+            values["model"] = models[name]
         if name == "EstimatePanorama":
             values["image"] = ["around", 0]
         cases = [
@@ -314,7 +327,8 @@ def test_every_option_of_every_combo(comfyui):
     failed = [message for kind, message in entry["status"]["messages"] if kind == "execution_error"]
     assert not failed, f"{failed[0]['node_id']}: {failed[0]['exception_message']}"
     assert {("LoadMarigold", "bf16"), ("Colorize", "magma"), ("SaveDepth", "32-bit EXR"),
-            ("Normalize", "percentile"), ("DepthToMesh", "ply")} <= ran  # fmt: skip
+            ("Normalize", "percentile"), ("DepthToMesh", "ply"),
+            ("SaveNormals", "ControlNet"), ("IntrinsicImages", "linear")} <= ran  # fmt: skip
 
 
 def test_the_cores_geometry_nodes_take_ours_and_we_take_theirs(comfyui):

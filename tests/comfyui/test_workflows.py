@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "example_workflows").glob("*.json"))
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3")
 NOTES = ("Note", "MarkdownNote")
+MUTED = 2  # a node's mode
 
 
 def names(files):
@@ -23,7 +24,7 @@ def graph_of(workflow, known):
     sources = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
     graph = {}
     for node in workflow["nodes"]:
-        if node["type"] in NOTES:
+        if node["type"] in NOTES or node["mode"] == MUTED:
             continue
         info = known[node["type"]]
         declared = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
@@ -76,6 +77,30 @@ def test_wires_and_places(file):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", FILES, ids=names(FILES))
+def test_muted_nodes_are_the_cores_own_and_fit_each_other(comfyui, file):
+    # They need models that are not here, so that they cannot be run.
+    workflow = json.loads(file.read_text(encoding="utf-8"))
+    known = comfyui.request("/object_info")
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    muted = [node for node in workflow["nodes"] if node["mode"] == MUTED]
+    for node in muted:
+        assert not node["type"].startswith("MarigoldKit_")
+        info = known[node["type"]]
+        declared = {**info["input"]["required"], **info["input"].get("optional", {})}
+        # Newer versions add outputs.
+        kinds = [one["type"] for one in node["outputs"]]
+        assert info["output"][: len(kinds)] == kinds
+        for one in node["inputs"]:
+            assert declared[one["name"]][0] == one["type"], f"{node['type']}.{one['name']}"
+    for _, source, output, target, *_ in workflow["links"]:
+        if nodes[target] in muted:
+            type, number = nodes[source]["type"], output
+            assert known[type]["output"][number] == nodes[source]["outputs"][number]["type"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", FILES, ids=names(FILES))
+@pytest.mark.usefixtures("downloaded")
 def test_it_runs_as_it_is(comfyui, file):
     workflow = json.loads(file.read_text(encoding="utf-8"))
     graph = graph_of(workflow, comfyui.request("/object_info"))

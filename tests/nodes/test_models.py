@@ -196,15 +196,26 @@ def test_out_of_memory_is_torchs_error_for_comfyui(run, model, image, monkeypatc
     assert f"{type(raised.value).__module__}" == "builtins"
 
 
-def test_other_targets_of_marigold_are_not_listed(nodes, comfy):
+def test_each_list_has_the_checkpoints_that_it_is_for(nodes, comfy):
     for name, index in {
+        "a/depth": '{"_class_name": "MarigoldPipeline"}',
         "normals": '{"_class_name": "MarigoldNormalsPipeline"}',
         "iid": '{"_class_name": "MarigoldIntrinsicsPipeline", "target_properties": {}}',
+        # As end-to-end checkpoints are published: their folder alone has the name.
+        "marigold-e2e-ft-normals": '{"_class_name": "StableDiffusionPipeline"}',
+        "sd-2-1": '{"_class_name": "StableDiffusionPipeline"}',
+        "disparity": '{"_class_name": "MarigoldPipeline", "prediction_type": "disparity"}',
     }.items():
-        folder = comfy.root / "models" / "marigold" / name
+        folder = comfy.root / "models" / "diffusers" / name
         folder.mkdir(parents=True)
         (folder / "model_index.json").write_text(index)
-    assert not {"normals", "iid"} & set(options(nodes))
+    listed = {"a/depth", "normals", "iid", "marigold-e2e-ft-normals"}
+    everything = set(options(nodes))
+    assert everything & {"sd-2-1", "disparity", *listed} == listed
+    assert {"nano", "v1-1", "normals-v1-1", "iid-appearance", "iid-lighting"} <= everything
+    one_node = nodes["Depth"].GET_SCHEMA().inputs[1].options["options"]
+    assert {"nano", "v1-1", "a/depth"} <= set(one_node)
+    assert not {"normals", "iid", "normals-v1-1", "iid-lighting"} & set(one_node)
 
 
 def test_the_model_folder_is_made(nodes, comfy):

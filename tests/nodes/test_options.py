@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 # Options whose effect is a download; LoadDepth's files are made by the test.
 NOT_HERE = {("LoadMarigold", "checkpoint"), ("LoadMarigold", "vae"), ("Depth", "checkpoint")}
+# What these run on is made by test_family_nodes.py, which tries their options.
+OTHER_CHECKPOINTS = ("IntrinsicImages",)
 
 
 @pytest.fixture
@@ -19,11 +23,15 @@ def sockets(run, model):
     image = torch.from_numpy(np.stack(members).astype(np.float32)).clamp(0, 1)
     image = image[..., None].repeat(1, 1, 1, 3)
     depth, predictions = run("DepthFromImage", image=image, batch="predictions of one picture").args
+    normals = run("NormalsFromDepth", depth=depth)[0]
+    members = torch.from_numpy(normals[0].normals).permute(2, 0, 1)[None].repeat(2, 1, 1, 1)
     return {
         "IMAGE": image[:1],
         "MARIGOLD_MODEL": model,
         "MARIGOLD_PREDICTIONS": predictions,
         "MARIGOLD_DEPTH": depth,
+        "MARIGOLD_NORMALS": normals,
+        "MARIGOLD_NORMAL_PREDICTIONS": [replace(predictions[0], members=members)],
         "MOGE_GEOMETRY,DA3_GEOMETRY": {"depth": image[:1, ..., 0] + 1, "image": image[:1]},
     }
 
@@ -33,7 +41,7 @@ def combos(nodes):
     for name, node in nodes.items():
         for one in node.GET_SCHEMA().inputs:
             options = one.options.get("options") or [o.key for o in getattr(one, "choices", [])]
-            if (name, one.id) not in NOT_HERE:
+            if (name, one.id) not in NOT_HERE and name not in OTHER_CHECKPOINTS:
                 yield from ((name, one.id, option) for option in options)
 
 

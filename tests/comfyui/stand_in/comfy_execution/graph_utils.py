@@ -29,3 +29,8 @@ class GraphBuilder:
             }
             for name, node in self.nodes.items()
         }
+
+
+class ExecutionBlocker:
+    def __init__(self, message):
+        self.message = message

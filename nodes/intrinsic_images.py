@@ -1,0 +1,127 @@
+"""Intrinsic Images."""
+
+from __future__ import annotations
+
+import numpy as np
+from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..marigold_core import IntrinsicImages, MarigoldError
+from .depth_from_image import INVERT_MASK, MASK
+from .estimate_depth import RESOLUTION, SEED, STEPS, estimate
+from .managed_model import ManagedModel
+from .sockets import CATEGORY, Model, schema
+from .tensors import image_of
+
+OUTPUTS = {
+    "albedo": "The color of the surfaces without light and shadow: the base color of a material.",
+    "roughness": "0 is a mirror, 1 is matte. From a checkpoint for appearance.",
+    "metallicity": "0 is no metal, 1 is metal. From a checkpoint for appearance.",
+    "shading": "The light on the surfaces. From a checkpoint for lighting.",
+    "residual": "What is neither: highlights and mirror images. From a checkpoint for lighting.",
+}
+
+
+class EstimateIntrinsics(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="MarigoldKit_IntrinsicImages",
+            display_name="Intrinsic Images (Marigold)",
+            category=CATEGORY,
+            description="Separates each image into what it is made of: albedo, roughness and "
+            "metallicity, or albedo, shading and residual, by the checkpoint.",
+            search_aliases=["marigold", "iid", "albedo", "delight", "pbr", "material", "shading"],
+            inputs=[
+                Model.Input(
+                    "model",
+                    tooltip="From Load Marigold, with a checkpoint for intrinsic images: "
+                    "iid-appearance or iid-lighting.",
+                ),
+                io.Image.Input("image", tooltip="One image or a batch; alpha is ignored."),
+                STEPS,
+                io.Int.Input(
+                    "predictions",
+                    default=1,
+                    min=1,
+                    max=64,
+                    tooltip="Predictions per image, merged into one result; more are better and "
+                    "slower.",
+                ),
+                io.Combo.Input(
+                    "reduction",
+                    options=["median", "mean"],
+                    default="median",
+                    tooltip="How the predictions are merged. The median is not affected by a "
+                    "single bad one.",
+                ),
+                io.Combo.Input(
+                    "space",
+                    options=["sRGB", "linear"],
+                    default="sRGB",
+                    tooltip="Of the colors. sRGB: to look at and to save as pictures. linear: for "
+                    "calculation; albedo * shading + residual is the image in linear light. "
+                    "Roughness and metallicity are data, the same in both.",
+                ),
+                RESOLUTION,
+                SEED,
+                INVERT_MASK,
+                MASK,
+            ],
+            outputs=[
+                io.Image.Output(name, display_name=name, tooltip=tooltip)
+                for name, tooltip in OUTPUTS.items()
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: ManagedModel,
+        image: Tensor,
+        steps: int,
+        predictions: int,
+        reduction: str,
+        space: str,
+        resolution: int,
+        seed: int,
+        invert_mask: bool,
+        mask: Tensor | None = None,
+    ) -> io.NodeOutput:
+        batch = estimate(
+            "intrinsics", model, image, steps, predictions, resolution, seed, mask, invert_mask
+        )
+        merge = model.marigold.target.merge
+        results: list[IntrinsicImages] = [
+            merge(one.members, one.size, mask=one.mask, reduction=reduction) for one in batch
+        ]
+        names = tuple(results[0].maps)
+        if not set(names) & set(OUTPUTS):
+            raise MarigoldError(
+                f"{model.name} estimates {', '.join(names)}, which are none of this node's outputs "
+                f"({', '.join(OUTPUTS)}); use the command marigold intrinsics for it."
+            )
+        return io.NodeOutput(*(output(name, results, space, model.name) for name in OUTPUTS))
+
+
+def output(
+    name: str, results: list[IntrinsicImages], space: str, checkpoint: str
+) -> Tensor | ExecutionBlocker:
+    """A map of all pictures as IMAGE. One that the checkpoint does not estimate stops the nodes
+    that are connected to it, with this message, and no others."""
+    if name not in results[0].maps:
+        estimated = ", ".join(results[0].maps)
+        return ExecutionBlocker(
+            f"{checkpoint} estimates {estimated} and no {name}; disconnect this output, or choose "
+            "another checkpoint in Load Marigold."
+        )
+    return image_of(picture(one, name, space) for one in results)
+
+
+def picture(images: IntrinsicImages, name: str, space: str) -> NDArray[np.float32]:
+    """A map (H, W, 3) or (H, W); colors in the space, grey maps as they are."""
+    if images.maps[name].ndim == 2:
+        return images.maps[name]
+    return images.srgb(name) if space == "sRGB" else images.linear(name)
