@@ -16,6 +16,9 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
+from marigold_core.checkpoints.autoencoder import Autoencoder
+from marigold_core.checkpoints.unet import UNet
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 from nano_text import write_nano_text_encoder  # noqa: E402
 
@@ -196,7 +199,18 @@ def tiny_unet(
     return unet
 
 
-def tiny_vae() -> Any:
+def for_inference(network: Any, prompt: torch.Tensor) -> Any:
+    """The engine's own network with the weights of diffusers'; it has none for AutoencoderTiny."""
+    kinds = {UNet2DConditionModel: UNet, AutoencoderKL: Autoencoder}
+    if type(network) not in kinds:
+        return network
+    own = kinds[type(network)](json.loads(network.to_json_string()))
+    own.load_state_dict(network.state_dict())
+    own.fold(prompt)
+    return own.eval()
+
+
+def tiny_vae(**config: Any) -> Any:
     vae: Any = AutoencoderKL(
         in_channels=3,
         out_channels=3,
@@ -208,6 +222,7 @@ def tiny_vae() -> Any:
         norm_num_groups=4,
         sample_size=64,
         scaling_factor=0.18215,
+        **config,
     )
     torch.nn.init.normal_(vae.encoder.conv_out.weight, std=0.5)
     torch.nn.init.normal_(vae.decoder.conv_in.weight, std=0.2)

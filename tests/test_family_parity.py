@@ -16,6 +16,7 @@ from checkpoint_builders import (
     FAMILIES,
     LIGHTING,
     TEXT_WIDTH,
+    for_inference,
     tiny_unet,
     tiny_vae,
 )
@@ -85,8 +86,10 @@ def target(family: str) -> Target:
 
 def engine(parts: dict[int, dict], family: str, kind: str = "ddim") -> Marigold:
     networks, config = parts[latents_of(family)], scheduler_of(family)
+    prompt = networks["embedding"]
+    unet, vae = (for_inference(networks[part], prompt) for part in ("unet", "vae"))
     return Marigold(
-        networks["unet"], networks["vae"], config, networks["embedding"], target=target(family),
+        unet, vae, config, prompt, target=target(family),
         family="lcm" if config["_class_name"] == "LCMScheduler" else kind,
         num_inference_steps=1, processing_resolution=64,
     )  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoint_builders import DDIM, LCM, TEXT_WIDTH, ZERO_SNR, tiny_unet, tiny_vae
+from checkpoint_builders import DDIM, LCM, TEXT_WIDTH, ZERO_SNR, for_inference, tiny_unet, tiny_vae
 from diffusers import AutoencoderTiny, DDIMScheduler, LCMScheduler, MarigoldDepthPipeline
 from diffusers.utils import logging
 from PIL import Image
@@ -79,11 +79,12 @@ def reference(parts: dict, config: dict) -> MarigoldDepthPipeline:
 
 def engine(parts: dict, config: dict) -> Marigold:
     family = "lcm" if config["_class_name"] == "LCMScheduler" else "ddim"
+    prompt = parts["embedding"]
     return Marigold(
-        parts["unet"],
-        parts["vae"],
+        for_inference(parts["unet"], prompt),
+        for_inference(parts["vae"], prompt),
         config,
-        parts["embedding"],
+        prompt,
         family=family,
         num_inference_steps=1,
         processing_resolution=64,

@@ -13,16 +13,17 @@ from ..errors import CheckpointError, MarigoldError
 from .empty_prompt import empty_prompt_embedding
 from .hub import locate
 from .inspection import CheckpointInfo, embedding_folder, find_vae, inspect_checkpoint
-from .networks import load_network, torch_dtype
+from .networks import load_for_inference, torch_dtype
 
 
 @dataclass
 class Checkpoint:
     """A loaded checkpoint: networks in inference mode, on one device, in one dtype.
 
-    unet: diffusers' UNet2DConditionModel, with 4 channels for each latent. vae: AutoencoderKL or
-    AutoencoderTiny. text_embedding: (1, 2, D) of the empty prompt, in the networks' dtype and on
-    their device.
+    unet: `unet.UNet`, which has the prompt in its weights, or diffusers' UNet2DConditionModel where
+    the architecture is another; 4 channels for each latent. vae: `autoencoder.Autoencoder`, or
+    diffusers' AutoencoderKL or AutoencoderTiny. text_embedding: (1, 2, D) of the empty prompt, in
+    the networks' dtype and on their device.
     """
 
     info: CheckpointInfo
@@ -59,15 +60,6 @@ def load_checkpoint(
     info = inspect_checkpoint(
         name, base=base, variant=variant, revision=revision, dtype=precision, **place
     )
-    if isinstance(vae, nn.Module):
-        autoencoder = vae.to(device=device, dtype=precision)
-    elif vae is not None:
-        folder = locate(vae, **place)
-        folder = folder / "vae" if (folder / "vae").is_dir() else folder
-        found = find_vae(folder, variant, precision == torch.float16)
-        autoencoder = load_network(found, device, precision)
-    else:
-        autoencoder = load_network(info.components["vae"], device, precision)
     # The embedding first: it needs the most memory, for a moment, where it is not cached.
     embedding = empty_prompt_embedding(embedding_folder(info.folder, info.folders))
     if embedding.shape[-1] != info.text_width:
@@ -75,7 +67,16 @@ def load_checkpoint(
             f"The empty prompt's embedding is {embedding.shape[-1]} wide and unet/config.json's "
             f"cross_attention_dim is {info.text_width}; the text encoder is another model's."
         )
-    unet = load_network(info.components["unet"], device, precision)
+    if isinstance(vae, nn.Module):
+        autoencoder = vae.to(device=device, dtype=precision)
+    elif vae is not None:
+        folder = locate(vae, **place)
+        folder = folder / "vae" if (folder / "vae").is_dir() else folder
+        found = find_vae(folder, variant, precision == torch.float16)
+        autoencoder = load_for_inference(found, device, precision, embedding)
+    else:
+        autoencoder = load_for_inference(info.components["vae"], device, precision, embedding)
+    unet = load_for_inference(info.components["unet"], device, precision, embedding)
     return Checkpoint(info, unet, autoencoder, info.scheduler, embedding.to(device, precision))
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import CheckpointError, MarigoldError
+from . import autoencoder, unet
 from . import config as schemas
 from .config import checked, read_json, short_name
 from .weights import Weights, find_weights
@@ -132,13 +134,38 @@ def torch_dtype(dtype: torch.dtype | str | None, device: torch.device | str) -> 
 
 
 def load_network(component: Component, device: torch.device, dtype: torch.dtype) -> Any:
-    """Build the model of a component and give it exactly the weights of its files.
+    """Build the library's model of a component and give it exactly the weights of its files.
 
     Not `from_pretrained`: that warns where weights are missing and continues with random ones, and
     without accelerate it fills the network with random numbers first. Raises CheckpointError where
     names or shapes differ, before anything is allocated.
     """
-    model = describe_network(component)
+    return filled(describe_network(component), component, device, dtype)
+
+
+def load_for_inference(
+    component: Component, device: torch.device, dtype: torch.dtype, prompt: Tensor
+) -> Any:
+    """As `load_network`, but where the architecture is Stable Diffusion's, a network that is
+    faster, that needs no diffusers, and that has the prompt (1, L, D) in its weights."""
+    with described(component), torch.device("meta"):
+        if component.class_name == "UNet2DConditionModel" and unet.is_known(component.config):
+            network: Any = unet.UNet(component.config)
+        elif component.class_name == "AutoencoderKL" and autoencoder.is_known(component.config):
+            network = autoencoder.Autoencoder(component.config)
+        else:
+            network = None
+    if network is None:
+        return load_network(component, device, dtype)
+    filled(network, component, device, dtype).fold(prompt)
+    # The layout of fast convolutions on the CPU and on CUDA; ComfyUI moves networks to MPS later.
+    if not torch.backends.mps.is_available():
+        network.to(memory_format=torch.channels_last)
+    return network.requires_grad_(False)
+
+
+def filled(model: nn.Module, component: Component, device: torch.device, dtype: torch.dtype) -> Any:
+    """The model with the weights. Raises CheckpointError where names or shapes differ."""
     weights = component.weights
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     bare = {name.removeprefix("text_model."): name for name in expected}
@@ -167,18 +194,24 @@ def load_network(component: Component, device: torch.device, dtype: torch.dtype)
 
 def describe_network(component: Component) -> nn.Module:
     """The model without memory for its weights (on torch's "meta" device)."""
+    with described(component), torch.device("meta"):
+        if component.class_name == "CLIPTextModel":
+            from transformers import CLIPTextConfig, CLIPTextModel
+
+            # Ours, as the name of an attention may be that of a hub repository with code.
+            config = CLIPTextConfig(**component.config, attn_implementation="eager")
+            return CLIPTextModel(config)
+        import diffusers
+
+        network: nn.Module = getattr(diffusers, component.class_name)(**component.config)
+        return network
+
+
+@contextmanager
+def described(component: Component) -> Iterator[None]:
+    """Raises CheckpointError where a network cannot be built as described."""
     try:
-        with torch.device("meta"):
-            if component.class_name == "CLIPTextModel":
-                from transformers import CLIPTextConfig, CLIPTextModel
-
-                # Ours, as the name of an attention may be that of a hub repository with code.
-                config = CLIPTextConfig(**component.config, attn_implementation="eager")
-                return CLIPTextModel(config)
-            import diffusers
-
-            network: nn.Module = getattr(diffusers, component.class_name)(**component.config)
-            return network
+        yield
     except Exception as error:  # whatever the constructors make of values that do not go together
         raise CheckpointError(
             f"{component.label} describes a network that cannot be built: "

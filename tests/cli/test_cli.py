@@ -457,6 +457,27 @@ def test_help_does_not_wait_for_torch():
     assert done.returncode == 0, done.stderr
 
 
+def test_a_run_imports_torch_and_not_what_only_other_checkpoints_need(tmp_path):
+    """A cold start is imports; diffusers alone takes longer to import than torch."""
+    code = (
+        "import sys\nfrom marigold_core.cli import main\n"
+        f"assert main(['depth', '--example', '--resolution', '64', '-o', {str(tmp_path)!r}]) == 0\n"
+        "print(*sorted({name.split('.')[0] for name in sys.modules} | set(sys.modules)))"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.splitlines()[-1].split())
+    unwanted = {
+        "diffusers", "transformers", "tokenizers", "huggingface_hub", "accelerate", "peft", "scipy",
+        "sympy", "requests", "torch._dynamo", "torch._inductor", "torchvision", "matplotlib",
+    }  # fmt: skip
+    assert "torch" in loaded
+    assert not loaded & unwanted
+
+
 def test_file_names_that_the_terminal_cannot_show(capsys):
     name = picture("caf\u00e9 \u6df1\u5ea6.png")
     assert main(["depth", name]) == 0

@@ -137,7 +137,7 @@ def test_cancel_stops_within_one_network_call(run, model, image, comfy):
 
     unet = model.marigold.unet
     hooks = [
-        unet.down_blocks[0].register_forward_pre_hook(cancel),
+        unet.down_blocks[0].resnets[0].register_forward_pre_hook(cancel),
         unet.mid_block.register_forward_pre_hook(lambda *_: done.append("middle")),
     ]
     try:
