@@ -42,8 +42,9 @@ class Marigold:
     """A loaded checkpoint, ready to run: `marigold(image)`.
 
     Made by `from_pretrained`, or around loaded networks, this engine's or diffusers'. unet: as
-    UNet2DConditionModel; vae: as AutoencoderKL or AutoencoderTiny; they are used where they are and as they are.
-    scheduler_config: a `scheduler_config.json`. text_embedding: (1, L, D) of the empty prompt.
+    UNet2DConditionModel; vae: as AutoencoderKL or AutoencoderTiny; they are used where they are and
+    as they are. scheduler_config: a `scheduler_config.json`. text_embedding: (1, L, D) of the empty
+    prompt.
     family: "ddim", "lcm", or "e2e", which starts from zeros instead of noise and takes one step.
     num_inference_steps, processing_resolution (pixels of the longer side), ensemble_size: what
     None means in a call. target: what is estimated, None is depth. device: where the tensors
