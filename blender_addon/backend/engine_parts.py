@@ -12,6 +12,7 @@ from marigold_core.checkpoints.published import BUNDLED, PUBLISHED
 from marigold_core.colormaps import colorize
 from marigold_core.errors import MarigoldError
 from marigold_core.files import atomic_path
+from marigold_core.geometry.camera_estimate import NOTHING, estimate_camera
 from marigold_core.geometry.fill import background_layer, sharpen_edges
 from marigold_core.geometry.grid import (
     at_lines,
@@ -34,6 +35,7 @@ __all__ = [
     "FAR",
     "FOV_DEGREES",
     "NEAR",
+    "NOTHING",
     "PUBLISHED",
     "MarigoldError",
     "at_lines",
@@ -41,6 +43,7 @@ __all__ = [
     "background_layer",
     "colorize",
     "default_tear_ratio",
+    "estimate_camera",
     "field_of_view",
     "grid_coordinates",
     "grid_lines",

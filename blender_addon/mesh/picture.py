@@ -55,12 +55,13 @@ def image_pixels(image: bpy.types.Image) -> np.ndarray:
     return np.rint(rgb.clip(0, 1) * 255).astype(np.uint8)
 
 
-def field_of_view_of(image: bpy.types.Image) -> float:
-    """Radians across the longer side: of the picture's EXIF record, or the default."""
+def field_of_view_of(image: bpy.types.Image, estimate: float | None = None) -> float:
+    """Radians across the longer side: of the picture's EXIF record, or the estimate in degrees, or
+    the default."""
     source = image.get(TURNED) or image.filepath
     record = read_exif(Path(bpy.path.abspath(source))) if source else {}
     width, height = image.size if image.size[0] else (1, 1)  # a clip has no size until it is shown
-    return math.radians(field_of_view(height, width, exif=record).degrees)
+    return math.radians(field_of_view(height, width, exif=record, estimate=estimate).degrees)
 
 
 def mask_pixels(mask: bpy.types.Image, size: tuple[int, int]) -> np.ndarray:

@@ -41,9 +41,14 @@ def is_asked(arguments: argparse.Namespace) -> bool:
     return asked
 
 
-def fov_of(picture: Path, size: tuple[int, int], arguments: argparse.Namespace) -> FieldOfView:
-    """The user's field of view, or EXIF's, or the default, and which."""
-    return field_of_view(*size, user=arguments.fov, exif=read_exif(picture))
+def fov_of(
+    picture: Path,
+    size: tuple[int, int],
+    arguments: argparse.Namespace,
+    estimate: float | None = None,
+) -> FieldOfView:
+    """The user's field of view, or EXIF's, or the estimate, or the default, and which."""
+    return field_of_view(*size, user=arguments.fov, exif=read_exif(picture), estimate=estimate)
 
 
 def read_known(picture: Path, size: tuple[int, int], arguments: argparse.Namespace) -> KnownDepths:

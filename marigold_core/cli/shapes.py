@@ -14,9 +14,10 @@ from PIL import Image
 
 from ..depth import DepthMap, read_depth
 from ..errors import MarigoldError, printable
+from ..geometry.camera_estimate import NOTHING, CameraEstimate, estimate_camera
 from ..geometry.grid import depth_to_mesh
 from ..geometry.mesh import SUFFIXES, Mesh, mesh_files
-from ..geometry.points import FAR, FOV_DEGREES, NEAR, FieldOfView, unproject
+from ..geometry.points import FOV_DEGREES, FieldOfView, unproject
 from ..images import read_image, read_mask
 from ..progress import timed
 from . import metres
@@ -49,9 +50,10 @@ def build_mesh(arguments: argparse.Namespace) -> int:
     outputs = Outputs(_read_files(picture, arguments), arguments.overwrite)
     outputs.check(files, picture)
     image, depth_map, seconds = _picture_and_depth(picture, arguments)
-    fov = metres.fov_of(picture, image.shape[:2], arguments)
     with timed(seconds, "mesh"):
-        near, far = _range(arguments, known)
+        camera = _estimate(depth_map)
+        fov = metres.fov_of(picture, image.shape[:2], arguments, camera.fov_degrees)
+        near, far = _range(arguments, known, camera)
         mesh = depth_map.mesh(image, fov_degrees=fov.degrees, near=near, far=far, **shape)
     with timed(seconds, "save"):
         mesh.save(output, _jpeg_texture(mesh) if jpeg else None)
@@ -75,9 +77,10 @@ def build_points(arguments: argparse.Namespace) -> int:
     outputs = Outputs(_read_files(picture, arguments), arguments.overwrite)
     outputs.check([output], picture)
     image, depth_map, seconds = _picture_and_depth(picture, arguments)
-    fov = metres.fov_of(picture, image.shape[:2], arguments)
     with timed(seconds, "points"):
-        near, far = _range(arguments, known)
+        camera = _estimate(depth_map)
+        fov = metres.fov_of(picture, image.shape[:2], arguments, camera.fov_degrees)
+        near, far = _range(arguments, known, camera)
         cloud = depth_map.points(image, fov_degrees=fov.degrees, near=near, far=far)
     with timed(seconds, "save"):
         cloud.save(output)
@@ -97,11 +100,23 @@ def _check_camera(arguments: argparse.Namespace, known: bool) -> None:
     )
 
 
-def _range(arguments: argparse.Namespace, known: bool) -> tuple[float | None, float | None]:
+def _range(
+    arguments: argparse.Namespace, known: bool, camera: CameraEstimate = NOTHING
+) -> tuple[float | None, float | None]:
+    """Near and far: what the user gave, and for the rest the estimate, or the default."""
     if known:
         return None, None
-    near = NEAR if arguments.near is None else arguments.near
-    return near, FAR if arguments.far is None else arguments.far
+    near, far = camera.near_far
+    if arguments.near is not None:
+        far *= arguments.near / near if arguments.far is None and camera.relief else 1
+        near = arguments.near
+    return near, far if arguments.far is None else arguments.far
+
+
+def _estimate(depth_map: DepthMap) -> CameraEstimate:
+    if not depth_map.shift_invariant:
+        return NOTHING
+    return estimate_camera(depth_map.depth, depth_map.mask)
 
 
 def _read_files(picture: Path, arguments: argparse.Namespace) -> Iterator[str | Path]:

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MarigoldError
-from ..geometry.points import FAR, FOV_DEGREES, NEAR
+from ..geometry.camera_estimate import NOTHING, estimate_camera
+from ..geometry.points import FOV_DEGREES
 from .hints import KnownDepths
 from .lengths import Measures, scale_and_offset
 from .robust import (
@@ -140,10 +141,11 @@ def fit_metric(
         corrected, unless fit_shift is True. Its uncertainty weights the hints: those where the
         ensemble disagrees count less.
     inverse: fit in inverse depth, or not; None = what predicts points left out better.
-    fov_degrees: for known lengths and the camera's height; None = the hints' own, else 50.
+    fov_degrees: for known lengths and the camera's height; None = the hints' own, else
+        `estimate_camera`'s, else 50.
 
     Two hints or more that differ in depth fix scale and shift. One fixes the scale alone: then
-    the farthest point stays 5 times as far away as the nearest, as it is without hints.
+    the farthest point is as many times farther than the nearest as `estimate_camera` finds, else 5.
     The result's depth is z in metres, both invariances false (the scale unknown where
     `known.in_metres` is False and no length tells it), its uncertainty the fit's and the
     ensemble's. Distances are held within 20 times nearer and farther than the hints.
@@ -200,11 +202,17 @@ def fit_depth(
     usable, x, y, weights = _at_points(values, uncertainty, known, notes)
 
     fov = fov_degrees if fov_degrees is not None else known.fov_degrees
-    measures = Measures(values, known, size, FOV_DEGREES if fov is None else fov)
+    measured = known.camera_height is not None or len(known.lengths)  # type: ignore[arg-type]
+    guess = NOTHING
+    if shift_invariant and len(x) < 2 or measured and fov is None:
+        guess = estimate_camera(values)
+    angle = fov or guess.fov_degrees or FOV_DEGREES
+    measures = Measures(values, known, size, angle)
     if len(measures) and fov is None:
         notes.append(
             "No field of view is known: lengths are measured with"
-            f" {FOV_DEGREES:g} degrees, and change with it."
+            f" {'an estimate of ' if guess.fov_degrees else ''}{angle:g} degrees, and change with"
+            " it."
         )
     if not len(x) + len(measures):
         raise MarigoldError("There is no known depth, length or camera height to fit to.")
@@ -222,7 +230,8 @@ def fit_depth(
         )
         shift_open = False
     # Without a second hint, near to far as it is drawn without any.
-    usual = relief * NEAR / (FAR - NEAR) - span[0] if shift_invariant else 0.0
+    near, far = guess.near_far
+    usual = relief * near / (far - near) - span[0] if shift_invariant else 0.0
     if together or not shift_open or hints == 1:
         fit = _scale_fit(x, y, weights, measures if together else None, span, usual,
                          shift_open and hints > 1)  # fmt: skip

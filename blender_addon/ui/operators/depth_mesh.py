@@ -13,7 +13,7 @@ import bpy
 import numpy as np
 from mathutils import Vector
 
-from ...backend.engine_parts import MarigoldError
+from ...backend.engine_parts import NOTHING, MarigoldError, estimate_camera
 from ...backend.engine_process import Job
 from ...backend.engine_session import submit
 from ...mesh.calibration import placed
@@ -292,6 +292,11 @@ def finish(
 
     span: the distances of depth 0 and 1, where the depth itself has them."""
     options = shape_options(settings)
+    given = settings.properties.is_property_set
+    camera = NOTHING
+    if span is None and old is None and not (given("near") or given("far")):
+        camera = estimate_camera(depth, mask)
+        span = camera.near_far
     if span is not None:
         options = replace(options, near=span[0], far=span[1])
     if not options.far > options.near:
@@ -303,8 +308,8 @@ def finish(
         update_depth(old, depth, image, options, span=span, uncertainty=uncertainty, mask=mask)
         _select(context, scene, old)
         return old
-    if image is not None and not settings.properties.is_property_set("fov"):
-        options = replace(options, fov=field_of_view_of(image))
+    if image is not None and not given("fov"):
+        options = replace(options, fov=field_of_view_of(image, camera.fov_degrees))
     obj = depth_object(name, depth, image, collection, options, uncertainty=uncertainty, mask=mask)
     # At eye height: the floor of a picture lies near that of the scene, and the camera is not
     # inside the cube of a new file.
