@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import trimesh
-from rasteriser import nearest_faces
+from rasteriser import nearest_faces, orbit
 
 from marigold_core.depth import DepthMap
+from marigold_core.geometry.fill import parallax
 from marigold_core.geometry.grid import depth_to_mesh
 
 FOV = 50.0
@@ -18,9 +19,9 @@ def room(height: int = 72, width: int = 96) -> np.ndarray:
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     z = np.minimum(5, 0.8 * height / np.maximum(y - height * 0.45, 1))
     z[height // 4 : height * 3 // 4, width // 5 : width // 2] = 2.5 + 0.003 * x[0, : width // 2][-1]
-    z[:, width * 3 // 5 : width * 3 // 5 + 5] = 1.4
-    z[5:20, width - 20] = (z[5:20, width - 20] + 1) / 2
-    z[5:20, width - 19 : width - 8] = 1
+    z[:, width * 3 // 5 : width * 3 // 5 + 5] = 2.6
+    z[5:20, width - 30] = (z[5:20, width - 30] + 2) / 2
+    z[5:20, width - 29 : width - 18] = 2
     return z.astype(np.float32)
 
 
@@ -76,6 +77,28 @@ def test_the_layer_has_the_filled_colours_in_the_other_half_of_the_texture():
     assert (colours_of(mesh)[filled] == (0, 0, 200)).all()
     assert np.allclose(mesh.vertices[filled, 2], 4, atol=1e-3)
     assert ((mesh.uvs >= 0) & (mesh.uvs <= 1)).all()
+
+
+@pytest.mark.parametrize("turn", [(15, 0), (-15, 0), (0, 15)])
+def test_an_orbit_by_15_degrees_shows_a_tenth_of_the_holes(turn):
+    z = room()
+    camera = orbit(float(np.median(z)), *turn)
+    flat, torn = (depth_to_mesh(z, near=None, far=None, border=True, tear_ratio=r)
+                  for r in (np.inf, None))  # fmt: skip
+    whole, before = seen(flat, camera) >= 0, seen(torn, camera) >= 0
+    after = seen(metric(z).mesh(fill=True), camera) >= 0
+    assert (whole & ~before).sum() > 60
+    assert (whole & ~after).sum() <= 0.1 * (whole & ~before).sum()
+
+
+@pytest.mark.parametrize("pivot", [2.0, 3.0, 4.0])
+@pytest.mark.parametrize("near", [1.5, 2.5])
+def test_parallax_is_what_an_orbit_uncovers(near, pivot):
+    """The ray of the turned camera through the edge, followed to the far side."""
+    camera = orbit(pivot, 15.0)
+    eye, edge = camera[:3, 3], np.array([0, 0, near])
+    there = eye + (edge - eye) * (5 - eye[2]) / (edge[2] - eye[2])
+    assert parallax(near, 5.0, pivot, 15.0) == pytest.approx(abs(there[0] / there[2]))
 
 
 def test_without_a_tear_the_mesh_is_the_plain_one():

@@ -35,9 +35,6 @@ MAX_VERTEX_BUDGET = 4_000_000
 # Resident, measured on torn grids of one and four million vertices with Blender 4.5: the base mesh
 # and what the modifier makes of it.
 BYTES_PER_VERTEX = 250
-# The reach of the background layer: around the middle of a scene an orbit by 15 degrees shows
-# about as much.
-ORBIT_DEGREES = 20.0
 # The share of the default tear ratio's excess above 1 from which on an edge gets a background: a
 # lower Tear Ratio or a greater Far then still finds one.
 BACKGROUND_FROM = 0.6
@@ -128,6 +125,7 @@ def depth_grid(
     picture: NDArray[np.uint8] | None = None,
     near: float = NEAR,
     far: float = FAR,
+    fov_degrees: float = FOV_DEGREES,
     background: bool = False,
 ) -> DepthGrid:
     """Depth (H, W), 0 = near and 1 = far -> DepthGrid of at most `max_vertices` vertices.
@@ -135,7 +133,7 @@ def depth_grid(
     uncertainty: (H, W). mask: (H, W) bool, True = use; pixels that are not finite or lie in front
     of depth 0 by so much that they would be behind the camera are left out as well. background:
     sharpen the depth edges at the distances `near` and `far`, guided by the `picture` (h, w, 3),
-    and add a background layer behind them.
+    and add a background layer behind them, for the field of view `fov_degrees`.
     Raises MarigoldError for other shapes, maps under 2x2 and masks that leave nothing.
     """
     depth = np.asarray(depth, dtype=np.float32)
@@ -164,7 +162,7 @@ def depth_grid(
     if background:
         ratio = default_tear_ratio(height, width, FOV_DEGREES, stride)
         colours = None if picture is None else at_lines(picture, rows, columns, height, width)
-        d, layer = _layered(d, usable, ratio, near, far, colours)
+        d, layer = _layered(d, usable, ratio, near, far, colours, fov_degrees)
 
     v = grid_coordinates(rows, height, border=True)
     u = grid_coordinates(columns, width, border=True)
@@ -219,15 +217,14 @@ def _layered(
     near: float,
     far: float,
     colours: NDArray[np.uint8] | None,
+    fov_degrees: float,
 ) -> tuple[NDArray[np.float32], Background | None]:
     """The grid's d with sharp edges, and the background behind them; None where nothing tears."""
     hole = np.float32(np.nan)
     z = np.where(usable, near + d * (far - near), hole).astype(np.float32)
     z = sharpen_edges(np.where(z > 0, z, hole), ratio, colours)
     sharp = np.where(np.isfinite(z), (z - near) / (far - near), d).astype(np.float32)
-    layer = background_layer(
-        z, 1 + BACKGROUND_FROM * (ratio - 1), colours, orbit_degrees=ORBIT_DEGREES
-    )
+    layer = background_layer(z, 1 + BACKGROUND_FROM * (ratio - 1), colours, fov_degrees=fov_degrees)
     quads = np.flatnonzero(layer.quads)
     if not quads.size:
         return sharp, None

@@ -98,7 +98,7 @@ def update_depth(
     keeps the sliders'. Raises MarigoldError; nothing is changed then."""
     started = time.perf_counter()
     near, far = span or (get_input(obj, "Near"), get_input(obj, "Far"))
-    options = replace(options, near=near, far=far)
+    options = replace(options, near=near, far=far, fov=get_input(obj, "Field of View"))
     tear_ratio, own = get_input(obj, "Tear Ratio"), obj.get(TEAR_RATIO)
     grid, mesh = _grid_and_mesh(obj.name, depth, image, options, uncertainty, mask)
     before = obj.data
@@ -135,7 +135,8 @@ def _grid_and_mesh(
     grid = depth_grid(
         depth, uncertainty=uncertainty, mask=mask, max_vertices=options.max_vertices,
         picture=image_pixels(image) if layered and image is not None else None,
-        near=options.near, far=options.far, background=layered,
+        near=options.near, far=options.far, fov_degrees=math.degrees(options.fov),
+        background=layered,
     )  # fmt: skip
     mesh = grid_mesh(name, grid)
     scale = _uncertainty_scale(grid)

@@ -20,6 +20,8 @@ from .points import FOV_DEGREES, intrinsics
 
 # Corners of a quad, as in `geometry.grid_quads`.
 CORNERS = (np.s_[:-1, :-1], np.s_[1:, :-1], np.s_[1:, 1:], np.s_[:-1, 1:])
+# The layer's longest reach in focal lengths: about the whole picture at the default field of view.
+MOST_PARALLAX = 1.0
 # Pixels between the neighbours that are averaged, round by round.
 SMOOTHING = (16, 16, 8, 8, 8, 4, 4, 4, 2, 2, 2, 1, 1, 1)
 
@@ -115,10 +117,11 @@ def background_layer(
 ) -> BackgroundLayer:
     """Continue the background behind each edge of the foreground of distances (H, W).
 
-    orbit_degrees: the layer reaches so far that it shows no end where the camera moves around the
-    edge by this angle: the parallax of the two sides of the edge, so a small step has a short
-    layer. It also ends where the foreground meets it, as feet meet the ground. Depth and colours
-    are those of the nearest pixel of the far side, smoothed.
+    fov_degrees: across the longer side of the map. orbit_degrees: the layer reaches as far as the
+    edge uncovers it where the camera moves by this angle around the middle of the scene (the point
+    at the median distance on its axis) or around the edge itself; see `parallax`. So a small step
+    has a short layer. It also ends where the foreground meets it, as feet meet the ground, and at
+    the map's border. Depth and colours are those of the nearest pixel of the far side, smoothed.
     """
     torn = torn_quads(distance, tear_ratio)
     height, width = distance.shape
@@ -131,9 +134,13 @@ def background_layer(
     if colours is not None:
         given[:, 1:] = np.pad(colours, ((1, 1), (1, 1), (0, 0))).reshape(-1, 3)
     seeds = _seeds(front, near, given, beside, tear_ratio)
-    ratio = np.sqrt(np.maximum(seeds[:, 0] / front[near], 1))
-    focal = intrinsics(height, width, fov_degrees)[0, 0]
-    reach = focal * math.radians(orbit_degrees) * (ratio - 1 / ratio)
+    middle = np.float32(np.nanmedian(distance)) if near.size else np.float32(0)
+    pivot = np.maximum(middle, np.sqrt(front[near] * seeds[:, 0]))
+    uncovered = parallax(front[near], seeds[:, 0], pivot, orbit_degrees)
+    reach = intrinsics(height, width, fov_degrees)[0, 0] * uncovered.clip(0, MOST_PARALLAX)
+    # The smoothed layer is as deep as its neighbourhood, and an orbit uncovers as much of it.
+    for _ in range(SMOOTHING[0]):
+        reach = _greatest_beside(near, reach, beside, front.size)
 
     source, steps = _grow(front, near, seeds[:, 0], reach, beside, tear_ratio)
     inside = np.flatnonzero(steps)
@@ -158,6 +165,22 @@ def background_layer(
     return BackgroundLayer(values[..., 0].copy(), filled, share.copy(), torn, whole | torn)
 
 
+def parallax(near: Floats, far: Floats, pivot: Floats, orbit_degrees: float) -> Floats:
+    """How much of the far side of an edge an orbit uncovers, in the first camera's picture and in
+    units of its focal length.
+
+    near, far, pivot: distances of the two sides and of the point on the axis that the camera moves
+    around, by `orbit_degrees`. The camera is then at c = pivot * (sin, 1 - cos) of the angle; the
+    line from there through the edge (0, near) meets the distance far at x = c_x (near - far) /
+    (near - c_z), which the first camera sees at x / far. Infinite where the camera passes the edge.
+    """
+    angle = math.radians(orbit_degrees)
+    beside, ahead = pivot * math.sin(angle), pivot * (1 - math.cos(angle))
+    with np.errstate(divide="ignore"):
+        uncovered = beside * (1 - near / far) / np.maximum(near - ahead, 0)
+    return uncovered.astype(np.float32)
+
+
 def _sides(
     distance: Floats, torn: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -172,6 +195,15 @@ def _sides(
         is_near[1:-1, 1:-1][corner] |= torn & (z < middle)
         is_far[1:-1, 1:-1][corner] |= torn & (z >= middle)
     return np.flatnonzero(is_near), np.flatnonzero(is_far & ~is_near)
+
+
+def _greatest_beside(
+    places: NDArray[np.int64], values: Floats, beside: NDArray[np.int64], size: int
+) -> Floats:
+    """The greatest of each place's and its neighbours' values, among `places`."""
+    field = np.zeros(size, dtype=np.float32)
+    field[places] = values
+    return np.maximum.reduce([values, *(field[places + shift] for shift in beside)])
 
 
 def _seeds(

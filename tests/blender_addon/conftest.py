@@ -7,6 +7,8 @@ from types import ModuleType
 
 import pytest
 
+from blender_addon.build import build
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -17,3 +19,8 @@ def addon_module():
     package.__path__ = [str(ROOT / "blender_addon")]
     sys.modules[package.__name__] = package
     return lambda name: importlib.import_module(f"{package.__name__}.{name}")
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("extension"))

@@ -10,24 +10,17 @@ BLENDER_WHEELS is a folder with every wheel of blender_addon/requirements.txt fo
 from __future__ import annotations
 
 import ast
-import importlib.util
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from blender_program import BLENDER_PYTHON, run
 from PIL import Image
 
-from blender_addon.build import build
 from marigold_core.depth import DepthMap
 
 HERE = Path(__file__).parent
-INSIDE = HERE / "inside_blender.py"
-BLENDER_PYTHON = os.environ.get("BLENDER_PYTHON") or (
-    sys.executable if importlib.util.find_spec("bpy") else None
-)
 WHEELS = os.environ.get("BLENDER_WHEELS")
 
 pytestmark = [
@@ -46,11 +39,6 @@ def names() -> list[str]:
         if isinstance(node, ast.FunctionDef)
         and any(isinstance(d, ast.Name) and d.id == "scenario" for d in node.decorator_list)
     ]
-
-
-@pytest.fixture(scope="session")
-def archive(tmp_path_factory):
-    return build(tmp_path_factory.mktemp("extension"))
 
 
 def scene(height: int = 48, width: int = 64) -> np.ndarray:
@@ -132,22 +120,6 @@ def write_channel(path: Path, name: str, values: np.ndarray) -> None:
     header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
     with OpenEXR.File(header, {name: values}) as file:
         file.write(str(path))
-
-
-def run(name: str, archive: Path, folder: Path) -> str:
-    resources = folder / "blender"
-    resources.mkdir()
-    environment = {
-        key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "BLENDER"))
-    }
-    environment |= {"BLENDER_USER_RESOURCES": str(resources), "OMP_NUM_THREADS": "1"}
-    command = [BLENDER_PYTHON, str(INSIDE), name, str(archive), str(folder), sys.executable]
-    child = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600
-    )
-    words = child.stdout + child.stderr
-    assert child.returncode == 0 and f"PASSED {name}" in child.stdout, words[-4000:]
-    return words
 
 
 @pytest.mark.parametrize("name", names())

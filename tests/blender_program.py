@@ -1,0 +1,30 @@
+"""Scenarios run in a real Blender: a Python with bpy, given by BLENDER_PYTHON, or this one."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+INSIDE = Path(__file__).parent / "blender_addon" / "inside_blender.py"
+BLENDER_PYTHON = os.environ.get("BLENDER_PYTHON") or (
+    sys.executable if importlib.util.find_spec("bpy") else None
+)
+
+
+def run(name: str, archive: Path, folder: Path) -> str:
+    resources = folder / "blender"
+    resources.mkdir()
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "BLENDER"))
+    }
+    environment |= {"BLENDER_USER_RESOURCES": str(resources), "OMP_NUM_THREADS": "1"}
+    command = [BLENDER_PYTHON, str(INSIDE), name, str(archive), str(folder), sys.executable]
+    child = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600
+    )
+    words = child.stdout + child.stderr
+    assert child.returncode == 0 and f"PASSED {name}" in child.stdout, words[-4000:]
+    return words
