@@ -80,3 +80,46 @@ def assert_identical(output: Path, other: Path) -> None:
     assert ours.keys() == theirs.keys()
     different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
     assert not different, f"{len(different)} of {len(ours)} tensors differ"
+
+
+def build_mapped(folder: Path, count: int = 6, size: int = 64, seed: int = 0) -> Path:
+    """Balls before a wall under one lamp: pictures with normals and intrinsic images as NPY.
+
+    albedo * shading + residual is the picture in linear light; the wall is rough paint, the balls
+    are smooth, every second one of metal.
+    """
+    random = np.random.default_rng(seed)
+    (folder / "images").mkdir(parents=True)
+    y, x = np.mgrid[:size, :size] / size
+    for number in range(count):
+        centre, radius = random.uniform(0.3, 0.7, 2), random.uniform(0.2, 0.3)
+        u, v = (x - centre[0]) / radius, (y - centre[1]) / radius
+        ball = u**2 + v**2 < 0.98
+        normals = np.zeros((size, size, 3), np.float32)
+        normals[..., 2] = 1
+        facing = np.sqrt(np.clip(1 - u**2 - v**2, 0, 1))
+        normals[ball] = np.stack([u, -v, facing], -1)[ball]
+        light = random.normal(0, 1, 3)
+        light[2] = abs(light[2]) + 0.5
+        shading = np.clip(normals @ (light / np.linalg.norm(light)), 0, 1)[..., None] * (
+            1,
+            0.9,
+            0.8,
+        )
+        colours = random.uniform(0.2, 0.8, (2, 3))
+        maps = {
+            "normals": normals,
+            "albedo": np.where(ball[..., None], *colours),
+            "shading": shading * 2,
+            "residual": np.where(ball, 0.2, 0.02)[..., None] * np.ones(3),
+            "roughness": np.where(ball, 0.2, 0.9),
+            "metallicity": ball * float(number % 2),
+        }
+        picture = maps["albedo"] * maps["shading"] + maps["residual"]
+        picture = np.clip(picture / 1.5, 0, 1) ** (1 / 2.2)
+        name = f"{number:02}"
+        Image.fromarray((picture * 255).astype(np.uint8)).save(folder / "images" / f"{name}.png")
+        for kind, values in maps.items():
+            (folder / kind).mkdir(exist_ok=True)
+            np.save(folder / kind / f"{name}.npy", values.astype(np.float32))
+    return folder

@@ -34,11 +34,12 @@ NOISE_PROCESS = (
 
 @dataclass
 class Base:
-    """unet: float32, 8 -> 4 channels, on the CPU. vae: float32, frozen. text_embedding: (1, L, D).
+    """unet: float32, 4 (T + 1) -> 4 T channels for T latents, on the CPU. vae: float32, frozen.
+    text_embedding: (1, L, D).
 
-    target, prediction_type: what the base itself estimates and predicts. scheduler_config: the DDIM
-    scheduler of what is trained. vae_fingerprint: changes with the VAE's weights and scaling
-    factor.
+    target, prediction_type: what the base itself estimates (None for a Stable Diffusion) and
+    predicts. scheduler_config: the DDIM scheduler of what is trained. vae_fingerprint: changes with
+    the VAE's weights and scaling factor.
     """
 
     name: str
@@ -46,15 +47,15 @@ class Base:
     unet: Any
     vae: Any
     text_embedding: Tensor
-    target: str
+    target: str | None
     prediction_type: str
     scheduler_config: dict[str, Any]
     schedule: NoiseSchedule
     vae_fingerprint: str
 
 
-def open_base(name: str, objective: str, zero_snr: bool) -> Base:
-    """Load a base and widen its U-Net to 8 channels if it has 4. Raises CheckpointError."""
+def open_base(name: str, objective: str, zero_snr: bool, latents: int = 1) -> Base:
+    """Load a base and widen its U-Net to so many target latents. Raises CheckpointError."""
     folder = locate(name)
     lacking = [part for part in ("unet", "vae", "scheduler") if not (folder / part).is_dir()]
     if lacking:
@@ -76,16 +77,20 @@ def open_base(name: str, objective: str, zero_snr: bool) -> Base:
     stated = checked(stated, SCHEDULER, "scheduler/scheduler_config.json")
     config = scheduler_config(stated, objective, zero_snr)
     unet: Any = load_network(find_component(folder / "unet", UNETS), cpu, torch.float32)
-    target = "depth"
-    if unet.config.in_channels == 4:
-        widen_conv_in(unet)
-    elif (folder / "model_index.json").is_file():
-        target = target_of(name, read_json(folder / "model_index.json"), unet.config)
-    if (unet.config.in_channels, unet.config.out_channels) != (8, 4):
+    target = None
+    channels = unet.config.in_channels, unet.config.out_channels
+    wanted = 4 * (latents + 1), 4 * latents
+    if channels not in ((4, 4), (8, 4), wanted):
         raise CheckpointError(
-            f"{folder}/unet has {unet.config.in_channels} input and {unet.config.out_channels} "
-            "output channels; a base has 4 and 4 (Stable Diffusion), or 8 and 4 (Marigold depth)."
+            f"{folder}/unet has {channels[0]} input and {channels[1]} output channels; a base has "
+            "4 and 4 (Stable Diffusion), 8 and 4 (Marigold for depth or normals)"
+            + (f", or {wanted[0]} and {wanted[1]} (of the same target)." if latents > 1 else ".")
         )
+    if channels != (4, 4) and (folder / "model_index.json").is_file():
+        target = target_of(name, read_json(folder / "model_index.json"), unet.config)
+    if channels != wanted:
+        widen_conv_in(unet, latents)
+        widen_conv_out(unet, latents)
     embedding = empty_prompt_embedding(folder)
     if embedding.shape[-1] != unet.config.cross_attention_dim:
         raise CheckpointError(
@@ -123,17 +128,36 @@ def scheduler_config(base: dict[str, Any], objective: str, zero_snr: bool) -> di
     }
 
 
-def widen_conv_in(unet: UNet2DConditionModel) -> UNet2DConditionModel:
-    """4 -> 8 input channels, in place: the weight is tiled and halved, the bias kept.
+def widen_conv_in(unet: UNet2DConditionModel, latents: int = 1) -> UNet2DConditionModel:
+    """To 4 (T + 1) input channels, in place: weights are tiled and divided, the bias kept.
 
-    Paper, section 3.3: for two copies of one latent the output is that of the base for one.
+    Of 4 channels: tiled T + 1 times (paper, section 3.3; Ke et al. 2025 for several targets): for
+    copies of one latent the output is that of the base for one. Of a Marigold's 8: the picture's
+    stay, and the target's are tiled T times.
     """
     old = unet.conv_in
-    new = nn.Conv2d(8, old.out_channels, old.kernel_size, padding=old.padding)
-    weight = repeat(old.weight.detach(), "out c h w -> out (twice c) h w", twice=2) * 0.5
-    new.load_state_dict({"weight": weight, "bias": old.state_dict()["bias"]})
+    picture, target = old.weight.detach()[:, :4], old.weight.detach()[:, -4:]
+    share = latents + 1 if old.in_channels == 4 else latents
+    if old.in_channels == 4:
+        picture = picture / share
+    tiled = repeat(target, "out c h w -> out (copies c) h w", copies=latents) / share
+    new = nn.Conv2d(4 * (latents + 1), old.out_channels, old.kernel_size, padding=old.padding)
+    new.load_state_dict(
+        {"weight": torch.cat([picture, tiled], 1), "bias": old.state_dict()["bias"]}
+    )
     unet.conv_in = new
-    unet.register_to_config(in_channels=8)
+    unet.register_to_config(in_channels=new.in_channels)
+    return unet
+
+
+def widen_conv_out(unet: UNet2DConditionModel, latents: int) -> UNet2DConditionModel:
+    """To 4 T output channels, in place: weights and bias are tiled."""
+    old = unet.conv_out
+    new = nn.Conv2d(old.in_channels, 4 * latents, old.kernel_size, padding=old.padding)
+    state = {name: torch.cat([value] * latents) for name, value in old.state_dict().items()}
+    new.load_state_dict(state)
+    unet.conv_out = new
+    unet.register_to_config(out_channels=new.out_channels)
     return unet
 
 
@@ -146,10 +170,11 @@ def set_dropout(unet: Any, share: float) -> None:
 
 
 def add_lora(unet: Any, rank: int, seed: int) -> None:
-    """Freeze the U-Net and train low-rank weights beside its attention, and conv_in whole.
+    """Freeze the U-Net and train low-rank weights beside its attention; conv_in, and conv_out of
+    several targets, whole.
 
-    conv_in is new where the base had 4 channels; at half a percent of a U-Net's weights it need
-    not be low-rank.
+    They are new where the base had other channels; at half a percent of a U-Net's weights they
+    need not be low-rank.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -160,6 +185,7 @@ def add_lora(unet: Any, rank: int, seed: int) -> None:
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LORA_TARGETS))
     inject_adapter_in_model(config, unet)
     unet.conv_in.requires_grad_(True)
+    unet.conv_out.requires_grad_(unet.config.out_channels > 4)
 
 
 def plain_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from base_model import Base
 from data.latent_cache import LatentCache, cache_folder, fill, write_index
 from data.mixture import Mixture
 from data.registry import open_dataset
+from targets import TARGETS
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -30,9 +31,9 @@ class LatentBatch(NamedTuple):
     number: int
     names: list[str]
     image: Tensor
-    depth: Tensor
+    target: Tensor
     mask: Tensor
-    metres: Tensor
+    truth: Tensor
     valid: Tensor
 
     def to(self, device: torch.device) -> LatentBatch:
@@ -85,10 +86,12 @@ def open_cache(
 
     Says which samples were left out and why. Raises MarigoldError where none is usable.
     """
-    views = {"farthest": recipe.farthest, "variants": variants}
+    maps = TARGETS[recipe.target].maps
+    views = {"farthest": recipe.farthest, "variants": variants, "maps": maps}
     dataset = open_dataset(spec, "train", recipe.resolution, **views)
     kind = {
         "flip": recipe.flip, "metric": recipe.objective == "e2e", "invalid": recipe.invalid,
+        "target": recipe.target,
     }  # fmt: skip
     folder = cache_folder(
         recipe.cache, spec, "train", recipe.resolution, base.vae_fingerprint, **kind, **views

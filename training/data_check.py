@@ -1,15 +1,16 @@
-"""A contact sheet of what a run would learn from: pictures, depths, masks and histograms."""
+"""A contact sheet of what a run would learn from: pictures, their truth, masks and histograms."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from data.latents import has_range
+from data.latent_cache import unusable
 from data.sample import DataError, Sample, SampleDataset
 from einops import rearrange, repeat
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+from targets import TrainingTarget
 
 from marigold_core import normalize_depth
 from marigold_core.depth import colorize
@@ -23,11 +24,13 @@ BINS = 48
 GREY, BLACK, PAPER = (110, 110, 110), (0, 0, 0), (215, 215, 215)
 
 
-def contact_sheet(datasets: Mapping[str, SampleDataset], path: Path) -> list[str]:
+def contact_sheet(
+    datasets: Mapping[str, SampleDataset], path: Path, target: TrainingTarget
+) -> list[str]:
     """Write the sheet (PNG) and return what is wrong with the samples that it shows.
 
     A row a sample: picture; depth between its 2 % and 98 % quantiles, red is near; mask, white is
-    valid; histogram of the valid depth in metres.
+    valid; histogram of the valid depth in metres. Of other targets, what the VAE encodes.
     """
     rows, problems = [], []
     for spec, dataset in datasets.items():
@@ -37,20 +40,17 @@ def contact_sheet(datasets: Mapping[str, SampleDataset], path: Path) -> list[str
             except (DataError, OSError) as error:
                 problems.append(str(error))
                 continue
-            problem = (
-                None
-                if sample.valid.any() and has_range(sample.depth[None], sample.valid[None]).all()
-                else f"{sample.name}: the depth is constant or nowhere valid"
-            )
+            problem = unusable(sample, True, target)
             problems += [problem] if problem else []
-            rows.append(draw_row(sample, f"{spec}  {sample.name}", problem))
+            draw = draw_maps if target.maps else draw_row
+            rows.append(draw(sample, f"{spec}  {sample.name}", problem, target))
     if rows:
         with atomic_path(path) as temporary:
             Image.fromarray(np.concatenate(rows)).save(temporary)
     return problems
 
 
-def draw_row(sample: Sample, label: str, problem: str | None) -> np.ndarray:
+def draw_row(sample: Sample, label: str, problem: str | None, target: TrainingTarget) -> np.ndarray:
     depth, valid = sample.depth.numpy(), sample.valid.numpy()
     rgb = rearrange(sample.image, "c h w -> h w c").numpy().clip(0, 1)
     shown = np.zeros_like(depth)
@@ -59,12 +59,32 @@ def draw_row(sample: Sample, label: str, problem: str | None) -> np.ndarray:
     coloured = colorize(np.where(valid, shown, np.nan))
     mask = repeat(valid * np.uint8(255), "h w -> h w c", c=3)
     panels = [fit(panel) for panel in (np.rint(rgb * 255).astype(np.uint8), coloured, mask)]
-    row = Image.new("RGB", (4 * WIDTH, HEIGHT + LABEL), PAPER)
-    for column, panel in enumerate([*panels, histogram(depth[valid])]):
+    return labelled([*panels, histogram(depth[valid])], sample, label, problem)
+
+
+def draw_maps(
+    sample: Sample, label: str, problem: str | None, target: TrainingTarget
+) -> np.ndarray:
+    """The picture, what the VAE encodes the mask."""
+    pictures = [] if problem else list(target.pictures(sample, "ignore").add(1).div(2))
+    pictures = [sample.image, *pictures, sample.valid.float().expand(3, -1, -1)]
+    panels = [
+        fit(np.rint(rearrange(p, "c h w -> h w c").numpy().clip(0, 1) * 255).astype(np.uint8))
+        for p in pictures
+    ]
+    empty = [Image.new("RGB", (WIDTH, HEIGHT), PAPER)] * (1 + target.latents + 1 - len(panels))
+    return labelled([*panels[:-1], *empty, panels[-1]], sample, label, problem)
+
+
+def labelled(
+    panels: Sequence[Image.Image], sample: Sample, label: str, problem: str | None
+) -> np.ndarray:
+    row = Image.new("RGB", (len(panels) * WIDTH, HEIGHT + LABEL), PAPER)
+    for column, panel in enumerate(panels):
         row.paste(panel, (column * WIDTH, LABEL))
-    share = f"{valid.mean():.1%} valid"
-    size = f"{depth.shape[1]} x {depth.shape[0]}"
-    text = f"{label}   {size}, {share}" + (f"   {problem.split(': ')[1]}" if problem else "")
+    height, width = sample.valid.shape
+    text = f"{label}   {width} x {height}, {sample.valid.float().mean():.1%} valid"
+    text += f"   {problem.split(': ')[1]}" if problem else ""
     ImageDraw.Draw(row).text((3, 2), text, BLACK, ImageFont.load_default())
     return np.asarray(row)
 

@@ -1,16 +1,18 @@
-"""Fine-tune a Stable Diffusion base, or a Marigold, into a depth checkpoint of your own.
+"""Fine-tune a Stable Diffusion base, or a Marigold, into a checkpoint of your own.
 
     python training/finetune.py --base nano --data folder:pictures --output runs/mine
     python training/finetune.py --config training/configs/v1-1.yaml --base FOLDER_OR_HUB_ID \\
         --data hypersim:FOLDER vkitti:FOLDER --output runs/depth
+    python training/finetune.py --target normals --base BASE --data folder:DATA --output runs/n
     accelerate launch training/finetune.py ...           # several GPUs or machines
     python training/finetune.py ... --resume             # after whatever stopped it
 
-The U-Net learns to denoise the latent of the normalised depth map, given the latent of the
-picture; the VAE and the text encoder stay frozen. OUTPUT becomes a complete checkpoint folder that
-`Marigold.from_pretrained` and `diffusers.MarigoldDepthPipeline` open; OUTPUT/run holds the states
-to resume from and the logs. Every default is the released recipe's; training/configs/ holds others
-as files. docs/training.md explains every step.
+The U-Net learns to denoise the latent of the normalised depth map (--target: of normals, or the
+latents of intrinsic images), given the latent of the picture; the VAE and the text encoder stay
+frozen. OUTPUT becomes a complete checkpoint folder that `Marigold.from_pretrained` and diffusers'
+Marigold pipelines open; OUTPUT/run holds the states to resume from and the logs. Every default is
+the target's released recipe's; training/configs/ holds others as files. docs/training.md explains
+every step.
 """
 
 from __future__ import annotations
@@ -37,11 +39,12 @@ from checkpointing import load_state, save_state, states
 from data.registry import open_dataset
 from data_check import contact_sheet
 from diffusers.training_utils import EMAModel
-from objective import denoising_loss, end_to_end_loss, learning_rate_factor
+from objective import affine_error, denoising_loss, end_to_end_loss, learning_rate_factor
 from recipe import read_recipe
 from release import check_written, damage, write_fixed_parts, write_unet
 from run_setup import make_optimizer, output_folder, start
 from safetensors import SafetensorError
+from targets import TARGETS
 from torch import Tensor, nn
 from tqdm import tqdm
 from tracking import Tracker
@@ -63,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
 
     accelerator, accumulation = start(recipe)
-    base = open_base(recipe.base, recipe.objective, recipe.zero_snr)
+    latents = TARGETS[recipe.target].latents
+    base = open_base(recipe.base, recipe.objective, recipe.zero_snr, latents)
     with output_folder(recipe, base.folder, accelerator):
         train(recipe, accelerator, accumulation, base)
 
@@ -71,10 +75,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 def train(recipe: Any, accelerator: Accelerator, accumulation: int, base: Base) -> None:
     """The whole run, from the data to the final checkpoint. Raises MarigoldError without one."""
     device, main_process = accelerator.device, accelerator.is_main_process
-    run = recipe.output / "run"
-    if base.target != "depth":
+    run, target = recipe.output / "run", TARGETS[recipe.target]
+    if base.target is not None and base.target != target.engine().name:
         accelerator.print(
-            f"{recipe.base} estimates {WORDS[base.target]}; this run trains it to estimate depth."
+            f"{recipe.base} estimates {WORDS[base.target]}; this run trains it to estimate "
+            f"{recipe.target}."
         )
     wanted = base.scheduler_config["prediction_type"]
     if base.prediction_type != wanted:
@@ -130,15 +135,16 @@ def train(recipe: Any, accelerator: Accelerator, accumulation: int, base: Base) 
                 unet,
                 lambda latent: decode(accelerator, base, latent),
                 batch.image,
-                batch.metres,
+                batch.truth,
                 batch.valid,
                 text_embedding,
                 schedule,
+                target.end_to_end or affine_error,
             )
         return denoising_loss(
             unet,
             batch.image,
-            batch.depth,
+            batch.target,
             text_embedding,
             schedule,
             mask=batch.mask,
@@ -152,8 +158,8 @@ def train(recipe: Any, accelerator: Accelerator, accumulation: int, base: Base) 
         """Validate, and write the U-Net to OUTPUT if it is the one to keep; why it could not."""
         base.vae.to(device)
         with averaged(ema, trained):
-            engine = marigold(accelerator, unet, base, text_embedding, recipe.objective)
-            found = validate(engine, samples, recipe.seed)
+            engine = marigold(accelerator, unet, base, text_embedding, recipe)
+            found = validate(engine, samples, recipe.seed, target)
             unet.train()
             weights = plain_weights(accelerator.get_state_dict(unet))
         base.vae.to(idle)
@@ -253,15 +259,15 @@ def train(recipe: Any, accelerator: Accelerator, accumulation: int, base: Base) 
 
 
 def marigold(
-    accelerator: Accelerator, unet: nn.Module, base: Base, text_embedding: Tensor, objective: str
+    accelerator: Accelerator, unet: nn.Module, base: Base, text_embedding: Tensor, recipe: Any
 ) -> Marigold:
     """The engine around the networks in training, as they are now."""
     if accelerator.distributed_type != DistributedType.FSDP:
         unet = accelerator.unwrap_model(unet)
-    family = "e2e" if objective == "e2e" else "ddim"
+    family = "e2e" if recipe.objective == "e2e" else "ddim"
     return Marigold(
         unet, base.vae, base.scheduler_config, text_embedding, family=family,
-        device=accelerator.device,
+        device=accelerator.device, target=TARGETS[recipe.target].engine(),
     )  # fmt: skip
 
 
@@ -319,14 +325,16 @@ def kept(run: Path) -> str:
 
 def check_data(recipe: Any) -> None:
     """Draw what the run would learn from."""
+    target = TARGETS[recipe.target]
     datasets = {
         spec: open_dataset(
-            spec, "train", recipe.resolution, farthest=recipe.farthest, variants=variants
+            spec, "train", recipe.resolution, farthest=recipe.farthest, variants=variants,
+            maps=target.maps,
         )
         for spec, variants in zip(recipe.data, recipe.variants, strict=True)
-    }
+    }  # fmt: skip
     path = recipe.output.with_suffix(".data.png")
-    problems = contact_sheet(datasets, path)
+    problems = contact_sheet(datasets, path, target)
     for spec, dataset in datasets.items():
         print(f"{spec}: {len(dataset)} samples")
     for problem in problems:

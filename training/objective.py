@@ -18,6 +18,9 @@ from torch import Tensor
 
 from marigold_core.diffusion import NoiseSchedule
 
+# (decoded (B, 3, H, W), truth, valid (B, H, W)) -> the error that an end-to-end run minimises.
+EndToEndError = Callable[[Tensor, Tensor, Tensor], Tensor]
+
 
 def learning_rate_factor(step: int, warmup: int, length: int, final: float = 0.01) -> float:
     """The released schedule: linear warm-up, then exponential decay to `final` at `length`.
@@ -97,7 +100,7 @@ def masked_mean_square(output: Tensor, target: Tensor, mask: Tensor | None) -> T
 def denoising_loss(
     unet: Any,
     image_latent: Tensor,
-    depth_latent: Tensor,
+    target_latent: Tensor,
     text_embedding: Tensor,
     schedule: NoiseSchedule,
     *,
@@ -109,22 +112,22 @@ def denoising_loss(
 ) -> Tensor:
     """Mean squared error between the network's output and its target (eq. 3; here v, eps or x0).
 
-    image_latent, depth_latent: (B, 4, h, w) scaled latents. text_embedding: (1, L, D). mask:
-    (B, 1, h, w) bool from `data.latents.latent_mask`; None = every cell counts. NaN where the mask
-    is empty.
+    image_latent: (B, 4, h, w) scaled latents; target_latent: (B, 4 T, h, w), of T targets one
+    after another. text_embedding: (1, L, D). mask: (B, 1, h, w) bool from
+    `data.latents.latent_mask`; None = every cell counts. NaN where the mask is empty.
     """
-    batch = len(depth_latent)
+    batch = len(target_latent)
     timesteps = sample_timesteps(batch, schedule, terminal_share, generator)
     noise = multi_resolution_noise(
-        depth_latent.shape,
+        target_latent.shape,
         timesteps,
         strength=noise_strength,
         annealed=noise_annealed,
         num_train_timesteps=schedule.num_train_timesteps,
         generator=generator,
     )
-    noisy = schedule.add_noise(depth_latent, noise, timesteps)
-    target = schedule.training_target(depth_latent, noise, timesteps)
+    noisy = schedule.add_noise(target_latent, noise, timesteps)
+    target = schedule.training_target(target_latent, noise, timesteps)
     output = unet(
         torch.cat([image_latent, noisy], 1), timesteps, text_embedding.expand(batch, -1, -1)
     ).sample
@@ -145,29 +148,43 @@ def fit_scale_and_shift(prediction: Tensor, target: Tensor, valid: Tensor) -> Te
     return p * (covariance / variance.clamp(min=1e-6)) + mean
 
 
+def affine_error(decoded: Tensor, depth: Tensor, valid: Tensor) -> Tensor:
+    """L1 between decoded and true depth (B, H, W), after the affine fit of each picture."""
+    depth = torch.where(valid, depth, 0)
+    prediction = decoded.mean(1).clamp(-1, 1)
+    error = (fit_scale_and_shift(prediction, depth, valid) - depth).abs()
+    return (error * valid).sum() / valid.sum()
+
+
+def angular_error(decoded: Tensor, normals: Tensor, valid: Tensor) -> Tensor:
+    """The mean angle in radians between decoded and true unit normals (B, 3, H, W)."""
+    prediction = F.normalize(decoded.clamp(-1, 1), dim=1, eps=1e-6)
+    # The slope of the arc cosine is infinite at 1 and -1.
+    cosine = (prediction * normals).sum(1).clamp(-1 + 1e-6, 1 - 1e-6)
+    return (torch.acos(cosine) * valid).sum() / valid.sum()
+
+
 def end_to_end_loss(
     unet: Any,
     decode: Callable[[Tensor], Tensor],
     image_latent: Tensor,
-    depth: Tensor,
+    truth: Tensor,
     valid: Tensor,
     text_embedding: Tensor,
     schedule: NoiseSchedule,
+    error: EndToEndError = affine_error,
 ) -> Tensor:
-    """L1 between the depth that one step gives from zeros and the truth, after the affine fit.
+    """The error of what one step gives from zeros against the truth.
 
-    decode: scaled latents (B, 4, h, w) -> (B, 3, 8h, 8w), with gradients. depth: (B, H, W) metres,
-    clamped to each map's 2 % and 98 % quantiles; valid: (B, H, W) bool. H <= 8h and W <= 8w: the
-    rest is padding.
+    decode: scaled latents (B, 4, h, w) -> (B, 3, 8h, 8w), with gradients. truth: (B, H, W) metres,
+    clamped to each map's 2 % and 98 % quantiles, or what else `error` takes; valid: (B, H, W) bool.
+    H <= 8h and W <= 8w: the rest is padding.
     """
-    batch, (height, width) = len(image_latent), depth.shape[1:]
+    batch, (height, width) = len(image_latent), valid.shape[1:]
     last = torch.full((batch,), schedule.num_train_timesteps - 1, device=image_latent.device)
     zeros = torch.zeros_like(image_latent)
     output = unet(
         torch.cat([image_latent, zeros], 1), last, text_embedding.expand(batch, -1, -1)
     ).sample
     clean = schedule.predict_x0(output.float(), zeros, last)
-    decoded = decode(clean).float().mean(1).clamp(-1, 1)[:, :height, :width]
-    depth = torch.where(valid, depth, 0)
-    error = (fit_scale_and_shift(decoded, depth, valid) - depth).abs()
-    return (error * valid).sum() / valid.sum()
+    return error(decode(clean).float()[..., :height, :width], truth, valid)

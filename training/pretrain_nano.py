@@ -39,6 +39,7 @@ from data.registry import open_dataset
 from data.sample import DataError
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from nano_text import write_nano_text_encoder
+from targets import TARGETS
 from torch import Tensor
 from tqdm import tqdm
 
@@ -148,7 +149,7 @@ def stored_samples(specs: list[str], farthest: float | None) -> list[tuple[Tenso
             except DataError as error:
                 tqdm.write(f"left out: {error}")
                 continue
-            if unusable(sample, whole=True) is None:
+            if unusable(sample, True, TARGETS["depth"]) is None:
                 depth = torch.where(sample.valid, sample.depth, torch.inf)[None]
                 target = depth_target(depth, sample.valid[None])
                 pool.append(((sample.image[None] * 2 - 1).half(), target.half()))

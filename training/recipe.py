@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
+from targets import TARGETS, settle
 
 from marigold_core.errors import MarigoldError
 
@@ -31,6 +32,9 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, help="YAML file of flags; see training/configs/")
     parser.add_argument("--base", help="Stable Diffusion or Marigold: folder or hub id")
     parser.add_argument("--output", type=Path, help="checkpoint folder to write")
+    parser.add_argument(
+        "--target", choices=list(TARGETS), help="what to estimate; default: what the base does"
+    )
 
     data = parser.add_argument_group("data")
     data.add_argument(
@@ -44,7 +48,7 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
         "--weights",
         nargs="+",
         type=float,
-        help="share of the batches for each of --data; default 0.9 0.1 for two, else equal",
+        help="share of the batches for each of --data; default: the released mixture of so many",
     )
     data.add_argument("--val-data", nargs="*", metavar="KIND:WHERE", help="the first one chooses")
     data.add_argument("--val-samples", type=int, default=64, help="of each of --val-data, at most")
@@ -65,7 +69,8 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
         "--variants",
         nargs="+",
         type=int,
-        help="crops under other light in place of each sample, for each of --data; default 1",
+        help="crops under other light in place of each sample, for each of --data; default 1, of "
+        "normals 2",
     )
     data.add_argument(
         "--cache", type=Path, help="folder of latents; default: latents beside OUTPUT"
@@ -79,14 +84,20 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
     recipe.add_argument(
         "--zero-snr", action=switch, default=True, help="rescale the base's noise schedule"
     )
-    recipe.add_argument("--steps", type=int, default=30000, help="optimiser steps")
+    recipe.add_argument(
+        "--steps", type=int, help="of the optimiser; default 30000, of intrinsic images 50000"
+    )
     recipe.add_argument("--batch-size", type=int, default=32, help="samples in an optimiser step")
     recipe.add_argument(
         "--micro-batch", type=int, default=2, help="samples at a time on one device"
     )
-    recipe.add_argument("--learning-rate", type=float, default=3e-5)
+    recipe.add_argument(
+        "--learning-rate", type=float, help="default 3e-5, of normals 6e-5, of lighting 8e-5"
+    )
     recipe.add_argument("--warmup", type=int, default=100, help="steps")
-    recipe.add_argument("--decay-steps", type=int, default=25000, help="until 1 %% of the rate")
+    recipe.add_argument(
+        "--decay-steps", type=int, help="until 1 %% of the rate; default 25000, of lighting 45000"
+    )
     recipe.add_argument("--optimizer", choices=("adam", "adamw", "adam8bit"), default="adam")
     recipe.add_argument("--max-grad-norm", type=float, default=0.0, help="clip; 0 = do not")
     recipe.add_argument("--noise-strength", type=float, default=0.9, help="0 = Gaussian noise")
@@ -139,13 +150,11 @@ def read_recipe(description: str | None, argv: Sequence[str] | None = None) -> a
         defaults = read_config(recipe.config, flags)
         parser.set_defaults(**defaults)
         recipe = parser.parse_args(argv)
+    for name in ("output",) if recipe.check_data else ("base", "output"):
+        if getattr(recipe, name) is None:
+            raise MarigoldError(f"--{name} is missing.")
+    settle(recipe)
     check(recipe)
-    if recipe.weights is None:
-        # The authors' mixture of Hypersim and Virtual KITTI.
-        two = len(recipe.data) == 2
-        recipe.weights = [0.9, 0.1] if two else [1 / len(recipe.data)] * len(recipe.data)
-    if recipe.variants is None:
-        recipe.variants = [1] * len(recipe.data)
     if recipe.cache is None:
         recipe.cache = recipe.output.parent / "latents"
     return recipe
@@ -192,9 +201,6 @@ def checked(path: Path, name: str, value: Any, flags: dict[str, argparse.Action]
 
 
 def check(recipe: argparse.Namespace) -> None:
-    for name in ("output",) if recipe.check_data else ("base", "output"):
-        if getattr(recipe, name) is None:
-            raise MarigoldError(f"--{name} is missing.")
     for name in ("steps", "batch_size", "micro_batch", "decay_steps", "val_every", "save_every",
                  "keep", "default_steps", "val_samples"):  # fmt: skip
         if getattr(recipe, name) < 1:
@@ -211,13 +217,18 @@ def check(recipe: argparse.Namespace) -> None:
         raise MarigoldError(
             "--objective epsilon has no meaning at zero signal-to-noise ratio; add --no-zero-snr."
         )
+    if recipe.objective == "e2e" and TARGETS[recipe.target].end_to_end is None:
+        raise MarigoldError(f"--objective e2e has no recipe for --target {recipe.target}.")
+    for name, usual in (("farthest", None), ("invalid", "ignore")):
+        if recipe.target != "depth" and getattr(recipe, name) != usual:
+            raise MarigoldError(f"--{name} is of depth; leave it out for {recipe.target}.")
     for name in ("weights", "variants"):
         given = getattr(recipe, name)
-        if given is not None and len(given) != len(recipe.data):
+        if len(given) != len(recipe.data):
             raise MarigoldError(
                 f"--{name} has {len(given)} numbers for {len(recipe.data)} data sets."
             )
-    if recipe.variants is not None and min(recipe.variants) < 1:
+    if min(recipe.variants) < 1:
         raise MarigoldError("--variants is below 1.")
     if recipe.farthest is not None and not recipe.farthest > 0:
         raise MarigoldError("--farthest must be above 0 metres.")
@@ -225,7 +236,7 @@ def check(recipe: argparse.Namespace) -> None:
 
 def default_fingerprint() -> dict[str, str]:
     """The values of options that did not exist when a run began: their defaults."""
-    return fingerprint(build_parser(None).parse_args([]))
+    return fingerprint(build_parser(None).parse_args([])) | {"target": "depth"}
 
 
 def fingerprint(recipe: argparse.Namespace) -> dict[str, str]:

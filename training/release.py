@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from base_model import Base
 from safetensors.torch import save_file
+from targets import TARGETS
 from torch import Tensor
 
 from marigold_core.checkpoints.checksums import (
@@ -37,18 +38,18 @@ RAIL = "CreativeML Open RAIL++-M"
 LICENCE_FILES = ("LICENSE*", "LICENCE*", "USE_POLICY*")
 CARD = """---
 license: {licence}
-{licence_name}pipeline_tag: depth-estimation
+{licence_name}pipeline_tag: {pipeline_tag}
 library_name: diffusers
 tags:
 - marigold
-- depth
+- {target}
 ---
 
 # {title}
 
-Depth from one picture: a Marigold checkpoint made with Marigold Kit's `training/finetune.py`
+{what} from one picture: a Marigold checkpoint made with Marigold Kit's `training/finetune.py`
 from **{base}**. It opens in `marigold_core.Marigold.from_pretrained`, in this kit's ComfyUI nodes
-and Blender add-on, and in `diffusers.MarigoldDepthPipeline`.{one_step}
+and Blender add-on, and in `diffusers.{pipeline}`.{one_step}
 
 ## Data
 
@@ -110,12 +111,10 @@ def model_index(recipe: Any) -> dict[str, Any]:
     """An end-to-end checkpoint has its authors' class name, by which loaders recognise it."""
     end_to_end = recipe.objective == "e2e"
     index: dict[str, Any] = {
-        "_class_name": "StableDiffusionPipeline" if end_to_end else "MarigoldDepthPipeline",
+        **TARGETS[recipe.target].index,
+        **({"_class_name": "StableDiffusionPipeline"} if end_to_end else {}),
         "default_denoising_steps": 1 if end_to_end else recipe.default_steps,
         "default_processing_resolution": recipe.resolution or 768,
-        "prediction_type": "depth",
-        "scale_invariant": True,
-        "shift_invariant": True,
         "scheduler": ["diffusers", "DDIMScheduler"],
         "text_encoder": ["transformers", "CLIPTextModel"],
         "tokenizer": ["transformers", "CLIPTokenizer"],
@@ -194,9 +193,11 @@ def model_card(
 ) -> str:
     licence, terms = licence_terms(base, values["card_licence"])
     name = Path(base.name).name if Path(base.name).exists() else base.name
-    shown = ("objective", "zero_snr", "optimizer", "learning_rate", "batch_size", "warmup",
-             "decay_steps", "noise_strength", "noise_annealing", "terminal_share", "dropout",
-             "flip", "invalid", "lora_rank", "ema", "mixed_precision", "seed")  # fmt: skip
+    target = TARGETS[values["target"]]
+    shown = ("target", "objective", "zero_snr", "optimizer", "learning_rate", "batch_size",
+             "warmup", "decay_steps", "noise_strength", "noise_annealing", "terminal_share",
+             "dropout", "flip", "invalid", "lora_rank", "ema",
+             "mixed_precision", "seed")  # fmt: skip
     rows = "\n".join(f"| {key} | {values[key]} |" for key in shown)
     table = "\n".join(
         f"| {data} | " + " | ".join(f"{value:.4f}" for value in scores.values()) + " |"
@@ -208,6 +209,10 @@ def model_card(
         licence_name="" if re.fullmatch(r"[\w.+-]+", licence) else f"license_name: {licence}\n",
         title=title,
         base=name,
+        target=target.name,
+        what=target.card,
+        pipeline=target.index["_class_name"],
+        pipeline_tag="depth-estimation" if target.name == "depth" else "image-to-image",
         one_step=" It was trained end to end for one\nstep from zeros: no noise, no ensemble."
         * (values["objective"] == "e2e"),
         data="\n".join(
@@ -216,8 +221,8 @@ def model_card(
         ),
         steps=steps,
         recipe=f"| | |\n|---|---|\n{rows}",
-        metrics=f"One step, one member, after the least-squares scale and shift, over validation "
-        f"samples:\n\n| | {' | '.join(heads)} |\n|---{'|---' * len(heads)}|\n{table}"
+        metrics=f"One step, one member, over validation samples; {target.figures}:\n\n"
+        f"| | {' | '.join(heads)} |\n|---{'|---' * len(heads)}|\n{table}"
         if metrics
         else "Not measured; `python training/evaluate.py` does.",
         terms=terms,

@@ -1,7 +1,8 @@
 """How good the U-Net is now: metrics over validation samples, and pictures to look at.
 
-As the authors validate while training: one step, one member, at the pictures' own resolution, the
-affine fit of the published protocol; the best checkpoint is the one with the lowest AbsRel.
+As the authors validate while training: one member, at the pictures' own resolution; here one step
+for every target. The best checkpoint is the one with the lowest AbsRel after the affine fit of the
+published protocol, the lowest mean angle of normals, the highest PSNR of the albedo.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from data.folder import Folder
 from data.latent_cache import unusable
 from data.registry import open_dataset
 from data.sample import DataError, Sample
-from einops import rearrange
-from metrics import Score, mean_score, score
+from einops import rearrange, repeat
 from release import public_name
+from targets import TARGETS, TrainingTarget
 
-from marigold_core import Marigold
+from marigold_core import DepthMap, Marigold, NormalMap
 from marigold_core.cli.comparison import side_by_side
 from marigold_core.errors import MarigoldError, is_out_of_memory
 from marigold_core.memory import release_memory
@@ -30,18 +31,22 @@ SHOWN = 4  # pictures of each data set
 
 class Validation(NamedTuple):
     """metrics: data set -> metric -> mean. pictures: (H, W, 3) uint8, one a shown sample: input,
-    truth, prediction, error (white is a quarter of the depth range). problem: why there are no
-    metrics. finite: False where a prediction was not."""
+    truth, prediction, of depth the error too (white is a quarter of the depth range). problem: why
+    there are no metrics. finite: False where a prediction was not. more_is_better: of the first
+    metric."""
 
     metrics: dict[str, dict[str, float]]
     pictures: dict[str, np.ndarray]
     problem: str | None = None
     finite: bool = True
+    more_is_better: bool = False
 
     @property
     def error(self) -> float | None:
-        """AbsRel on the first data set, by which the best checkpoint is chosen."""
-        return next((scores["AbsRel"] for scores in self.metrics.values()), None)
+        """The first metric on the first data set, by which the best checkpoint is chosen: the
+        lowest, so that one of which more is better is negative."""
+        first = next((next(iter(scores.values())) for scores in self.metrics.values()), None)
+        return first if first is None or not self.more_is_better else -first
 
 
 def validation_samples(recipe: Any) -> dict[str, list[Sample]]:
@@ -50,6 +55,8 @@ def validation_samples(recipe: Any) -> dict[str, list[Sample]]:
     A data set without a split for validation is not an error: the run is then not validated.
     """
     chosen: dict[str, list[Sample]] = {}
+    target = TARGETS[recipe.target]
+    views = {"farthest": recipe.farthest, "maps": target.maps}
     specs = recipe.val_data
     if specs is None:
         kind = recipe.data[0].split(":")[0]
@@ -57,7 +64,7 @@ def validation_samples(recipe: Any) -> dict[str, list[Sample]]:
     for spec in specs:
         try:
             split = validation_split(spec, recipe.data)
-            dataset = open_dataset(spec, split, recipe.resolution, farthest=recipe.farthest)
+            dataset = open_dataset(spec, split, recipe.resolution, **views)
         except DataError:
             if recipe.val_data is not None:
                 raise
@@ -70,7 +77,7 @@ def validation_samples(recipe: Any) -> dict[str, list[Sample]]:
             except DataError as error:
                 print(f"left out of validation: {error}")
                 continue
-            if unusable(sample, whole=True) is None:
+            if unusable(sample, True, target) is None:
                 found.append(sample)
         if found:
             name = public_name(spec)
@@ -91,7 +98,12 @@ def validation_split(spec: str, trained_on: Sequence[str]) -> str:
     return "val" if any(entry.split for entry in Folder(where, "all").entries) else "all"
 
 
-def validate(marigold: Marigold, samples: Mapping[str, Sequence[Sample]], seed: int) -> Validation:
+def validate(
+    marigold: Marigold,
+    samples: Mapping[str, Sequence[Sample]],
+    seed: int,
+    target: TrainingTarget = TARGETS["depth"],
+) -> Validation:
     """Run over {data set: samples}. Every call draws the same noise for the same sample.
 
     A prediction that is not finite, or does not fit in memory, ends it with a `problem`: neither
@@ -100,33 +112,47 @@ def validate(marigold: Marigold, samples: Mapping[str, Sequence[Sample]], seed: 
     metrics: dict[str, dict[str, float]] = {}
     pictures: dict[str, np.ndarray] = {}
     for data, chosen in samples.items():
-        scores: list[Score] = []
+        scores: list[dict[str, float]] = []
         for number, sample in enumerate(chosen):
             rgb = rearrange(sample.image, "c h w -> h w c").numpy()
-            depth, valid = sample.depth.numpy(), sample.valid.numpy()
             failed = None
             try:
-                prediction = marigold(
+                result = marigold(
                     rgb,
                     num_inference_steps=1,
                     ensemble_size=1,
                     processing_resolution=0,
                     generator=torch.Generator().manual_seed(seed + number),
-                ).depth
+                )
             except (MarigoldError, RuntimeError, MemoryError) as error:
-                failed = failure(error, sample)
+                failed = failure(error, sample, target)
             if failed:  # outside the except block, whose traceback keeps the tensors alive
                 release_memory()
                 return failed
-            scores.append(score(prediction, depth, valid))
+            scores.append(target.measure(result, sample))
             if number < SHOWN:
-                pictures[f"{data}/{number}"] = side_by_side(rgb, prediction, depth, valid)
-        mean = mean_score(scores)
-        metrics[data] = {"AbsRel": mean.abs_rel, "delta1": mean.delta1, "RMSE": mean.rmse}
-    return Validation(metrics, pictures)
+                pictures[f"{data}/{number}"] = shown(rgb, result, sample, target)
+        metrics[data] = {name: float(np.mean([s[name] for s in scores])) for name in scores[0]}
+    return Validation(metrics, pictures, more_is_better=target.more_is_better)
 
 
-def failure(error: Exception, sample: Sample) -> Validation:
+def shown(rgb: np.ndarray, result: Any, sample: Sample, target: TrainingTarget) -> np.ndarray:
+    if isinstance(result, DepthMap):
+        return side_by_side(rgb, result.depth, sample.depth.numpy(), sample.valid.numpy())
+    pairs = zip(views_of(target.truth(sample)), views_of(result), strict=True)
+    panels = [rgb, *(view for pair in pairs for view in pair)]
+    return np.concatenate([np.rint(panel.clip(0, 1) * 255) for panel in panels], 1).astype(np.uint8)
+
+
+def views_of(result: Any) -> list[np.ndarray]:
+    """Each map of a result, (H, W, 3)."""
+    if isinstance(result, NormalMap):
+        return [result.encoded()]
+    views = (result.picture(name) for name in result.maps)
+    return [view if view.ndim == 3 else repeat(view, "h w -> h w c", c=3) for view in views]
+
+
+def failure(error: Exception, sample: Sample, target: TrainingTarget) -> Validation:
     """A validation without metrics. Raises what says nothing about this sample or the weights."""
     height, width = sample.depth.shape
     if is_out_of_memory(error):
@@ -134,5 +160,6 @@ def failure(error: Exception, sample: Sample) -> Validation:
                           "pixels); set --resolution, or validate smaller pictures")  # fmt: skip
     if not isinstance(error, MarigoldError):
         raise error
-    return Validation({}, {}, f"the depth of {sample.name} is not finite: the run diverges; try a "
-                      "lower --learning-rate or --max-grad-norm 1", finite=False)  # fmt: skip
+    problem = (f"the {target.name} of {sample.name} is not finite: the run diverges; try a lower "
+               "--learning-rate or --max-grad-norm 1")  # fmt: skip
+    return Validation({}, {}, problem, finite=False)

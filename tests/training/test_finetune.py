@@ -294,7 +294,7 @@ def test_a_base_that_predicts_noise_is_said_to_learn_velocity(base, pictures, tm
 
 def test_a_base_for_normals_is_said_to_learn_depth(pictures, tmp_path, capsys):
     normals = build_checkpoint(tmp_path / "base", "normals-v1-1")
-    train(flags(normals, pictures, tmp_path / "run", "--steps", 1))
+    train(flags(normals, pictures, tmp_path / "run", "--steps", 1, "--target", "depth"))
     assert "estimates normals; this run trains it to estimate depth" in capsys.readouterr().out
     assert Marigold.from_pretrained(tmp_path / "run", device="cpu").target.name == "depth"
 

@@ -65,7 +65,7 @@ def test_latents_are_the_scaled_posterior_means_of_picture_depth_and_their_mirro
             depths = target.flip(-1) if flipped else target
             close = {"rtol": 0, "atol": 1e-5}
             torch.testing.assert_close(kept.image, posterior_mean(base.vae, image * 2 - 1), **close)
-            torch.testing.assert_close(kept.depth, posterior_mean(base.vae, depths), **close)
+            torch.testing.assert_close(kept.target, posterior_mean(base.vae, depths), **close)
             assert kept.mask.all()
 
 
@@ -94,8 +94,8 @@ def test_the_end_to_end_objective_keeps_clamped_metres(base, pictures, tmp_path)
     depth = np.load(pictures / "depth" / "02.npy")
     low, high = np.quantile(depth, (0.02, 0.98))
     index = [cache.name(i) for i in range(len(cache))].index("02")
-    np.testing.assert_allclose(cache[index, False].metres, depth.clip(low, high), rtol=1e-6)
-    assert torch.equal(cache[index, True].metres, cache[index, False].metres.flip(-1))
+    np.testing.assert_allclose(cache[index, False].truth, depth.clip(low, high), rtol=1e-6)
+    assert torch.equal(cache[index, True].truth, cache[index, False].truth.flip(-1))
 
 
 def test_nothing_is_encoded_twice_and_a_damaged_file_is_written_anew(
@@ -116,7 +116,7 @@ def test_nothing_is_encoded_twice_and_a_damaged_file_is_written_anew(
     file.write_bytes(file.read_bytes()[:-100])
     again = filled(base, pictures, tmp_path / "cache")
     assert len(calls) == 4  # picture and depth, both ways
-    assert torch.equal(again[1, False].depth, before.depth)
+    assert torch.equal(again[1, False].target, before.target)
 
 
 def test_another_vae_other_data_or_another_kind_is_another_cache(base, pictures, tmp_path):
@@ -154,7 +154,7 @@ def test_a_damaged_file_is_named_and_encoded_again(base, pictures, tmp_path, dam
     file = sample_file(cache.folder, 0)
     content = bytearray(file.read_bytes())
     with safe_open(str(file), "pt") as opened:
-        size = opened.get_slice("depth").get_shape()
+        size = opened.get_slice("target").get_shape()
     if damage == "bit":  # in the last tensors: image and depth lie before the masks
         header = 8 + int.from_bytes(content[:8], "little")
         content[header + (2 if flipped else 0) * size[1] * size[2] * size[3] * 2] ^= 1
@@ -168,7 +168,7 @@ def test_a_damaged_file_is_named_and_encoded_again(base, pictures, tmp_path, dam
     file.unlink(missing_ok=True)
     (cache.folder / "index.json").unlink()
     again = filled(base, pictures, tmp_path / "cache")
-    assert torch.equal(again[0, flipped].depth, before.depth)
+    assert torch.equal(again[0, flipped].target, before.target)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from validation import validation_samples
 
 
 def names(data: list[str], val_data: list[str] | None) -> list[str]:
-    recipe = Namespace(data=data, val_data=val_data, val_samples=64, resolution=None, farthest=None)
+    recipe = Namespace(
+        target="depth", data=data, val_data=val_data, val_samples=64, resolution=None, farthest=None
+    )
     return [sample.name for samples in validation_samples(recipe).values() for sample in samples]
 
 

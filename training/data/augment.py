@@ -17,6 +17,8 @@ from .sample import Sample, SampleDataset, resize_sample, resized_shape
 
 # A crop keeps at least this share of each side: as a longer lens would.
 SMALLEST_CROP = 0.55
+# The released recipe blurs pictures of this height alone (Hypersim's).
+BLUR_HEIGHT, BLUR_CHANCE = 768, 0.3
 # What turns a picture's values into light, near enough for noise and exposure.
 GAMMA = 2.2
 LUMA = torch.tensor([0.299, 0.587, 0.114]).reshape(3, 1, 1)
@@ -70,7 +72,8 @@ class Variants(SampleDataset):
             return resize_sample(sample, size)
         random = np.random.default_rng((number, variant))
         sample = resize_sample(cropped(sample, random), size)
-        return sample._replace(image=photographed(sample.image, random), name=self.name(index))
+        look = blurred_and_jittered if "normals" in sample.maps else photographed
+        return sample._replace(image=look(sample.image, random), name=self.name(index))
 
     def name(self, index: int) -> str:
         number, variant = divmod(index, self.count)
@@ -118,6 +121,52 @@ def photographed(image: Tensor, random: np.random.Generator) -> Tensor:
     colour = 0.0 if often(0.05) else float(random.uniform(0.4, 1.3))
     picture = (grey + (picture - grey) * colour).clamp(0, 1)
     return compressed(picture, int(random.integers(40, 96))) if often(0.5) else picture
+
+
+def blurred_and_jittered(image: Tensor, random: np.random.Generator) -> Tensor:
+    """(3, H, W) in [0, 1] with the augmentation of the released recipe for normals.
+
+    Each with a chance of 0.3: Gaussian blur of sigma U(0, 4) and motion blur over 3 to 11 pixels in
+    any direction, both of a picture 768 pixels high and smaller in a smaller one, and a jitter of
+    brightness, contrast, saturation and hue.
+    """
+    scale = image.shape[-2] / BLUR_HEIGHT
+    if random.random() < BLUR_CHANCE:
+        image = blurred(image, max(float(random.uniform(0, 4)) * scale, 0.05))
+    if random.random() < BLUR_CHANCE:
+        length = float(random.choice([3, 5, 7, 9, 11])) * scale
+        image = moved(image, length, float(random.uniform(0, 2 * np.pi)))
+    if random.random() < BLUR_CHANCE:
+        image = jittered(image, random)
+    return image.clamp(0, 1)
+
+
+def moved(picture: Tensor, length: float, angle: float) -> Tensor:
+    """The mean of copies shifted along a line of so many pixels: motion blur."""
+    height, width = picture.shape[-2:]
+    steps = max(3, 2 * round(length) + 1)
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    total = torch.zeros_like(picture)
+    for offset in np.linspace(-0.5, 0.5, steps) * (length - 1 if length > 1 else 0):
+        columns = (x + 0.5 + offset * np.cos(angle)) / width * 2 - 1
+        rows = (y + 0.5 + offset * np.sin(angle)) / height * 2 - 1
+        grid = torch.stack([columns, rows], -1)[None].float()
+        total += F.grid_sample(picture[None], grid, padding_mode="border", align_corners=False)[0]
+    return total / steps
+
+
+def jittered(picture: Tensor, random: np.random.Generator) -> Tensor:
+    """Brightness, contrast and saturation times U(0.5, 1.5), hue turned by up to a fifth."""
+    picture = (picture * float(random.uniform(0.5, 1.5))).clamp(0, 1)
+    middle = (picture * LUMA).sum(0).mean()
+    picture = ((picture - middle) * float(random.uniform(0.5, 1.5)) + middle).clamp(0, 1)
+    grey = (picture * LUMA).sum(0, keepdim=True)
+    picture = (grey + (picture - grey) * float(random.uniform(0.5, 1.5))).clamp(0, 1)
+    # A turn about the grey axis: near to one of hue.
+    turn = 2 * np.pi * float(random.uniform(-0.2, 0.2))
+    third, side = (1 - np.cos(turn)) / 3, np.sin(turn) / np.sqrt(3)
+    rows = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) * side + third + np.eye(3) * np.cos(turn)
+    return torch.einsum("dc, c h w -> d h w", torch.from_numpy(rows).float(), picture)
 
 
 def vignetted(light: Tensor, strength: float) -> Tensor:

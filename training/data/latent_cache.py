@@ -17,8 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from targets import TARGETS, TrainingTarget
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -28,24 +30,25 @@ from marigold_core.denoising import encode
 from marigold_core.errors import MarigoldError
 from marigold_core.files import atomic_path
 
-from .latents import depth_target, has_range, latent_mask
+from .latents import latent_mask
 from .sample import DataError, Sample, SampleDataset
 
-VERSION = 3  # of what a file holds; raise it when that changes
+VERSION = 4  # of what a file holds; raise it when that changes
 # What decides how a procedural scene looks.
 PROCEDURAL_SOURCES = ("render/procedural.py", "render/worlds.py", "data/scenes.py")
 
 
 class LatentSample(NamedTuple):
-    """image, depth: (4, h, w) float32 scaled latents. mask: (1, h, w) bool, cells that count.
-    metres: (H, W) float32, clamped to its 2 % and 98 % quantiles; valid: (H, W) bool. depth and
-    mask are empty for the end-to-end objective, metres and valid for the others."""
+    """image: (4, h, w), target: (4 T, h, w) float32 scaled latents. mask: (1, h, w) bool, cells
+    that count. truth: float32, what the end-to-end objective compares with: metres (H, W), clamped
+    to their 2 % and 98 % quantiles, or normals (3, H, W); valid: (H, W) bool. target and mask are
+    empty for that objective, truth and valid for the others."""
 
     name: str
     image: Tensor
-    depth: Tensor
+    target: Tensor
     mask: Tensor
-    metres: Tensor
+    truth: Tensor
     valid: Tensor
 
 
@@ -96,9 +99,9 @@ class LatentCache(Dataset[LatentSample]):
         return LatentSample(
             name,
             parts["image"].float(),
-            parts.get("depth", empty).float(),
+            parts.get("target", empty).float(),
             parts.get("mask", empty).bool(),
-            parts.get("metres", empty).float(),
+            parts.get("truth", empty).float(),
             parts.get("valid", empty).bool(),
         )
 
@@ -152,14 +155,15 @@ def fill(
     flip: bool,
     metric: bool,
     invalid: str,
+    target: str = "depth",
     share: tuple[int, int] = (0, 1),
     workers: int = 0,
     progress: Callable[[Sequence[int]], Iterator[int]] = iter,
 ) -> None:
     """Encode what is not there yet. share: (this process, of how many).
 
-    flip: mirrored pictures too. metric: for the end-to-end objective. invalid: "ignore" or "far",
-    see finetune.py. Raises MarigoldError for a full disk.
+    flip: mirrored pictures too. metric: for the end-to-end objective. invalid ("ignore" or "far")
+    and target: see finetune.py. Raises MarigoldError for a full disk.
     """
     numbers = [n for n in range(share[0], len(dataset), share[1]) if not is_done(folder, n)]
     if not numbers:
@@ -173,7 +177,7 @@ def fill(
             tensors = (
                 found
                 if isinstance(found, str)
-                else encoded(found, vae, device, flip, metric, invalid)
+                else encoded(found, vae, device, TARGETS[target], flip, metric, invalid)
             )
             if isinstance(tensors, str):
                 name = dataset.name(number)
@@ -227,54 +231,64 @@ class Readable(Dataset[Any]):
 
 
 def encoded(
-    sample: Sample, vae: Any, device: torch.device, flip: bool, metric: bool, invalid: str
+    sample: Sample,
+    vae: Any,
+    device: torch.device,
+    target: TrainingTarget,
+    flip: bool,
+    metric: bool,
+    invalid: str,
 ) -> dict[str, Tensor] | str:
     """The tensors of a sample, (1, ...), or (2, ...) with the mirrored one second; or why it cannot
     be used."""
-    problem = unusable(sample, metric or invalid == "far")
+    problem = unusable(sample, metric or invalid == "far", target)
     if problem:
         return problem
     # Sides that are not multiples of 8 are padded as the engine pads them at inference.
     height, width = sample.depth.shape
     pad = (0, -width % 8, 0, -height % 8)
-    valid, depth = sample.valid[None], sample.depth[None]
+    valid = sample.valid[None]
     image = F.pad(sample.image[None] * 2 - 1, pad, mode="replicate").to(device)
     both = [image, image.flip(-1)] if flip else [image]
     kept = {"image": torch.cat([encode(vae, picture) for picture in both])}
     if metric:
-        # numpy's, because torch.quantile refuses more than 16 million values.
-        low, high = np.quantile(depth[valid].numpy(), (0.02, 0.98))
-        metres = torch.where(valid, depth.clamp(float(low), float(high)), 0)
-        kept |= {"metres": mirrored(metres, flip), "valid": mirrored(valid, flip)}
+        truth = clamped_depth(sample) if not target.maps else sample.maps[target.maps[0]]
+        sides = [truth, target.mirrored(truth)] if flip else [truth]
+        kept |= {"truth": torch.stack(sides), "valid": mirrored(valid, flip)}
     else:
-        far = torch.where(valid, depth, torch.inf) if invalid == "far" else depth
-        target = F.pad(depth_target(far, valid), pad, mode="replicate").to(device)
-        both = [target, target.flip(-1)] if flip else [target]
+        pictures = F.pad(target.pictures(sample, invalid), pad, mode="replicate")
+        sides = [pictures, target.mirrored(pictures)] if flip else [pictures]
         cells = torch.ones_like(valid) if invalid == "far" else valid
         cells = F.pad(cells[None].float(), pad, mode="replicate")[0] > 0
-        kept["depth"] = torch.cat([encode(vae, picture) for picture in both])
+        latents = [encode(vae, side.to(device)) for side in sides]
+        kept["target"] = torch.stack([rearrange(z, "t c h w -> (t c) h w") for z in latents])
         kept["mask"] = latent_mask(mirrored(cells, flip))
     return {name: tensor.cpu().contiguous().clone() for name, tensor in kept.items()}
+
+
+def clamped_depth(sample: Sample) -> Tensor:
+    """(H, W) metres clamped to their 2 % and 98 % quantiles, 0 where they are not valid."""
+    # numpy's, because torch.quantile refuses more than 16 million values.
+    low, high = np.quantile(sample.depth[sample.valid].numpy(), (0.02, 0.98))
+    return torch.where(sample.valid, sample.depth.clamp(float(low), float(high)), 0)
 
 
 def mirrored(maps: Tensor, flip: bool) -> Tensor:
     return torch.cat([maps, maps.flip(-1)]) if flip else maps
 
 
-def unusable(sample: Sample, whole: bool) -> str | None:
+def unusable(sample: Sample, whole: bool, target: TrainingTarget) -> str | None:
     """Why this sample cannot be trained on, or None. whole: single valid pixels are enough."""
     if not sample.valid.any():
-        return f"{sample.name}: no pixel has a valid depth."
-    if (
-        not torch.isfinite(sample.image).all()
-        or not torch.isfinite(sample.depth[sample.valid]).all()
-    ):
-        return f"{sample.name}: the picture or its depth has values that are not finite."
-    depth, valid = sample.depth[None], sample.valid[None]
-    if not has_range(depth, valid).all():
-        return f"{sample.name}: the depth is constant, or nearly, so it has no range to normalise."
-    if not whole and not latent_mask(valid).any():
-        return f"{sample.name}: no 8 x 8 block of pixels has depth throughout."
+        what = " and ".join(target.maps) or "depth"
+        return f"{sample.name}: no pixel has a valid {what}."
+    if not torch.isfinite(sample.image).all():
+        return f"{sample.name}: the picture has values that are not finite."
+    problem = target.problem(sample)
+    if problem:
+        return f"{sample.name}: {problem}."
+    if not whole and not latent_mask(sample.valid[None]).any():
+        return f"{sample.name}: no 8 x 8 block of pixels has {target.name} throughout."
     return None
 
 
