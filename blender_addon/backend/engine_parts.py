@@ -29,15 +29,19 @@ from marigold_core.geometry.points import (
     default_tear_ratio,
     field_of_view,
 )
+from marigold_core.metric.fit import MetricFit, fit_depth
+from marigold_core.metric.hints import KnownDepths
 
 __all__ = [
     "BUNDLED",
     "FAR",
     "FOV_DEGREES",
+    "KnownDepths",
     "NEAR",
     "NOTHING",
     "PUBLISHED",
     "MarigoldError",
+    "MetricFit",
     "at_lines",
     "atomic_path",
     "background_layer",
@@ -45,6 +49,7 @@ __all__ = [
     "default_tear_ratio",
     "estimate_camera",
     "field_of_view",
+    "fit_depth",
     "grid_coordinates",
     "grid_lines",
     "grid_quads",

@@ -1,51 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a user knows of the scene, turned into near and far and an upright position. No bpy.
-
-A checkpoint gives depth up to a scale and a shift. Two known distances fix both; three points on
-the floor show which way is up.
-"""
+"""Distances of a checkpoint's depth, and the upright position of a floor. No bpy."""
 
 from __future__ import annotations
-
-import math
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..backend.engine_parts import MarigoldError
-from .depth_grid import HOLE
-
-
-def calibrated_range(
-    d: Sequence[float], rays: Sequence[Sequence[float]], distances: Sequence[float]
-) -> tuple[float, float]:
-    """(near, far) that put two points at their distances.
-
-    d: their depth, 0 = near and 1 = far. rays: their (x, y, -1) at the mesh's field of view.
-    distances: from the camera, as a tape measures them: along the ray, not along the axis.
-    Raises MarigoldError where no such range exists.
-    """
-    if max(d) > HOLE / 2:
-        raise MarigoldError("A picked point lies where the mask leaves the picture out.")
-    if min(distances) <= 0:
-        raise MarigoldError("A distance from the camera is above 0.")
-    z = [distance / math.hypot(*ray) for distance, ray in zip(distances, rays, strict=True)]
-    if abs(d[1] - d[0]) < 1e-3:
-        raise MarigoldError("The two points are equally deep; pick a near and a far one.")
-    span = (z[1] - z[0]) / (d[1] - d[0])
-    near = z[0] - d[0] * span
-    if span <= 0:
-        raise MarigoldError(
-            "The point with the greater distance is the nearer one in the map; exchange the"
-            " distances or pick other points."
-        )
-    if near <= 0:
-        raise MarigoldError(
-            "These distances put the nearest part of the picture behind the camera; check them, or"
-            " pick two points that are further apart in depth."
-        )
-    return near, near + span
 
 
 def placed(
@@ -74,22 +35,24 @@ def placed(
 
 
 def upright(points: NDArray[np.float64], camera: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The 4x4 world transform that lays the plane of three points onto z = 0, camera above it.
+    """The 4x4 world transform that lays the plane of points onto z = 0, camera above it.
 
-    points: (3, 3), camera: (3,), in world space. The turn is the shortest one, so the heading
-    stays. Raises MarigoldError for points on a line.
+    points: (K, 3), three or more; camera: (3,), in world space. The plane is that of the least
+    squares. The turn is the shortest one, so the heading stays. Raises MarigoldError for fewer
+    points, and for points on a line.
     """
-    points = np.asarray(points, dtype=np.float64)
-    normal = np.cross(points[1] - points[0], points[2] - points[0])
-    sides = [np.linalg.norm(points[i] - points[i - 1]) for i in range(3)]
-    if not np.linalg.norm(normal) > 1e-3 * max(sides) ** 2:
-        raise MarigoldError("The three points lie on a line; pick three corners of the floor.")
-    normal /= np.linalg.norm(normal)
-    if normal @ (camera - points[0]) < 0:
+    if len(points) < 3:
+        raise MarigoldError("Pick three points of the floor or more.")
+    middle = points.mean(axis=0)
+    _, lengths, axes = np.linalg.svd(points - middle)
+    if not lengths[1] > 1e-3 * lengths[0]:
+        raise MarigoldError("The floor's points lie on a line; pick corners of the floor.")
+    normal = axes[2]
+    if normal @ (camera - middle) < 0:
         normal = -normal
     transform = np.eye(4)
     transform[:3, :3] = _turn_to_z(normal)
-    transform[2, 3] = -(transform[:3, :3] @ points.mean(axis=0))[2]
+    transform[2, 3] = -(transform[:3, :3] @ middle)[2]
     return transform
 
 

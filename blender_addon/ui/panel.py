@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import textwrap
+from typing import Any
 
 import bpy
 
@@ -15,7 +16,7 @@ from ..mesh.shape_inputs import holder, shape_modifier
 from .operators.background import Activity, rendering, run
 from .operators.dataset import NAMES, copy_dataset_settings
 from .operators.depth_mesh import draw_settings
-from .operators.points import UNPICKED
+from .operators.points import DISTANCE, FLOOR, LENGTH
 from .operators.shape import depth_mesh_of
 from .run_settings import MESH_NAMES, QUALITIES, RUN_NAMES, name_of
 
@@ -107,10 +108,12 @@ class MARIGOLD_PT_shape(MarigoldPanel, bpy.types.Panel):
         layout, obj = self.layout, depth_mesh_of(context)
         modifier = shape_modifier(obj)
         if views(obj.active_material):
-            row = layout.row(align=True)
+            # Four in two rows: in one their names would be cut off.
+            few = len(views(obj.active_material)) < 4
+            buttons = layout.row(align=True) if few else layout.grid_flow(columns=2, align=True)
             now = shown(obj.active_material)
             for view in views(obj.active_material):
-                button = row.operator("marigold.show", text=view, depress=view == now)
+                button = buttons.operator("marigold.show", text=view, depress=view == now)
                 button.view = view
         if modifier is None:
             layout.label(text="Baked: plain geometry", icon="MESH_DATA")
@@ -143,28 +146,25 @@ class MARIGOLD_PT_scale(MarigoldPanel, bpy.types.Panel):
         return shape_modifier(depth_mesh_of(context)) is not None
 
     def draw(self, context: bpy.types.Context) -> None:
-        layout, picked = self.layout, depth_mesh_of(context).marigold_points
+        layout, known = self.layout, depth_mesh_of(context).marigold_known
+        _draw_known(layout, "Distances from the camera", DISTANCE, known.points, "distance")
+        _draw_known(layout, "Lengths between two points", LENGTH, known.lengths, "length")
+        column = layout.column(align=True)
+        row = column.row(align=True)
+        words = iface("Floor: {count} points").format(count=len(known.floor))
+        row.label(text=words, translate=False)
+        row.operator("marigold.pick_point", text="", icon="EYEDROPPER").kind = FLOOR
+        if known.floor:
+            row.operator("marigold.remove_point", text="", icon="X").kind = FLOOR
+        column.prop(known, "camera_height")
+        row = layout.row()
+        row.scale_y = 1.3
+        row.operator("marigold.fit_metres", icon="DRIVER_DISTANCE")
+        if known.report:
+            draw_message(layout, known.report, context)
         row = layout.row(align=True)
-        for k in (1, 2, 3):
-            done = tuple(getattr(picked, f"point_{k}")) != UNPICKED
-            icon = "CHECKMARK" if done else "EYEDROPPER"
-            text = iface("Point") + f" {k}"
-            row.operator("marigold.pick_point", text=text, icon=icon).number = k
-        column = layout.column(align=True)
-        column.label(text="Length between points 1 and 2")
-        row = column.row(align=True)
-        row.prop(picked, "length", text="")
-        row.operator("marigold.set_length")
-        column = layout.column(align=True)
-        column.label(text="Distances from the camera")
-        row = column.row(align=True)
-        row.prop(picked, "distance_1", text="1")
-        row.prop(picked, "distance_2", text="2")
-        column.operator("marigold.calibrate")
-        column = layout.column(align=True)
-        column.label(text="Points 1, 2 and 3 lie on the floor")
-        column.prop(picked, "camera_height")
-        column.operator("marigold.align_ground")
+        row.operator("marigold.align_ground", icon="ORIENTATION_NORMAL")
+        row.operator("marigold.guided", icon="FILE_REFRESH")
 
 
 class MARIGOLD_PT_dataset(MarigoldPanel, bpy.types.Panel):
@@ -199,6 +199,20 @@ def _draw_engine(layout: bpy.types.UILayout, context: bpy.types.Context) -> None
         box.operator("preferences.addon_show", text="Open Preferences").module = PACKAGE
     else:
         layout.label(text=preferences().checkpoint or "nano", icon="NODETREE", translate=False)
+
+
+def _draw_known(layout: bpy.types.UILayout, title: str, kind: str, known: Any, field: str) -> None:
+    """One kind of measurement: a row each, and the button that picks another."""
+    column = layout.column(align=True)
+    row = column.row(align=True)
+    row.label(text=title)
+    row.operator("marigold.pick_point", text="", icon="EYEDROPPER").kind = kind
+    for index, one in enumerate(known):
+        row = column.row(align=True)
+        row.alert = getattr(one, "left_out", False)
+        row.prop(one, field, text=f"{index + 1}")
+        button = row.operator("marigold.remove_point", text="", icon="X")
+        button.kind, button.index = kind, index
 
 
 def _draw_update(layout: bpy.types.UILayout, obj: bpy.types.Object) -> None:

@@ -8,7 +8,7 @@ import sys
 import bpy
 
 from ..backend.engine_session import PACKAGE, running_engine, stop_engine
-from . import menus, panel, preferences, run_settings
+from . import known, marks, menus, panel, preferences, run_settings
 from .operators import (
     background,
     dataset,
@@ -23,6 +23,7 @@ from .translations import translations
 
 CLASSES = (
     *run_settings.CLASSES,
+    *known.CLASSES,
     *points.CLASSES,
     *shape.CLASSES,
     *insert_cg.CLASSES,
@@ -54,11 +55,11 @@ def register() -> None:
         bpy.utils.register_class(cls)
     bpy.types.Scene.marigold = bpy.props.PointerProperty(type=run_settings.MarigoldSettings)
     bpy.types.Scene.marigold_dataset = bpy.props.PointerProperty(type=dataset.MarigoldDataset)
-    bpy.types.Object.marigold_points = bpy.props.PointerProperty(type=points.PickedPoints)
+    bpy.types.Object.marigold_known = bpy.props.PointerProperty(type=known.Known)
     bpy.app.translations.register(PACKAGE, translations())
     bpy.app.handlers.load_pre.append(_before_another_file)
     menus.add_menus()
-    points.show_marks()
+    marks.show_marks()
 
 
 def unregister() -> None:
@@ -66,11 +67,11 @@ def unregister() -> None:
     background.setup.cancel()
     dataset.leave()
     stop_engine()
-    points.hide_marks()
+    marks.hide_marks()
     menus.remove_menus()
     bpy.app.handlers.load_pre.remove(_before_another_file)
     bpy.app.translations.unregister(PACKAGE)
-    del bpy.types.Object.marigold_points
+    del bpy.types.Object.marigold_known
     del bpy.types.Scene.marigold_dataset
     del bpy.types.Scene.marigold
     for cls in reversed(CLASSES):

@@ -12,17 +12,21 @@ import gc
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 
 from ..checkpoints.hub import download
 from ..checkpoints.loading import checked_device
+from ..depth import DepthMap
 from ..engine import Marigold
 from ..ensemble.sequence import align_sequence
 from ..errors import MarigoldError, MarigoldWarning
 from ..memory import release_memory
+from ..metric.fit import fit_metric
+from ..metric.guided import guided_depth
+from ..metric.hints import KnownDepths
 from ..options import Options
 from ..progress import Progress
 
@@ -94,18 +98,21 @@ class Session:
         settings: the JSON values among the fields of `Options`.
         """
         _check_names(settings, OPTIONS)
-        _check_text("image", image)
-        _check_text("mask", mask)
         options = Options(**settings)
+        picture, used = self._inputs(arrays, image, mask)
         marigold = self._load(model, report)
         marigold.expect("depth")
         report("encode")
-        depth_map = marigold(
-            _given("image", image, arrays),
-            options,
-            mask=_given("mask", mask, arrays) if mask or "mask" in arrays else None,
-            callback=_callback(report),
-        )
+        return self._depth_answer(marigold(picture, options, mask=used, callback=_callback(report)))
+
+    def _inputs(self, arrays: Arrays, image: str | None, mask: str | None) -> tuple[Any, Any]:
+        """The picture, and the mask or None: a file or an array each."""
+        _check_text("image", image)
+        _check_text("mask", mask)
+        used = _given("mask", mask, arrays) if mask or "mask" in arrays else None
+        return _given("image", image, arrays), used
+
+    def _depth_answer(self, depth_map: DepthMap) -> Answer:
         made = {
             "depth": depth_map.depth,
             "uncertainty": depth_map.uncertainty,
@@ -120,6 +127,37 @@ class Session:
             "model": self.loaded,
         }
         return result, {name: array for name, array in made.items() if array is not None}
+
+    def guided(
+        self,
+        arrays: Arrays,
+        report: Report,
+        *,
+        model: Any,
+        image: str | None = None,
+        mask: str | None = None,
+        size: Any = None,
+        **settings: Any,
+    ) -> Answer:
+        """`guided_depth`, otherwise as `depth`: depth and uncertainty in metres.
+
+        The array known, (N, 3): x and y in pixels of a picture of `size` [height, width], and
+        metres along the camera's axis. The sampling starts from the fit of an unguided run.
+        """
+        _check_names(settings, OPTIONS)
+        known = _known(arrays, size)
+        options = Options(**settings)
+        picture, used = self._inputs(arrays, image, mask)
+        marigold = self._load(model, report)
+        marigold.expect("depth")
+        report("encode")
+        callback = _callback(report)
+        plain = replace(options, num_inference_steps=None)
+        before = fit_metric(marigold(picture, plain, mask=used), known)
+        guided = guided_depth(
+            marigold, picture, known, options, before=before, mask=used, callback=callback
+        )
+        return self._depth_answer(guided)
 
     def align(self, arrays: Arrays, report: Report, **options: Any) -> Answer:
         """`align_sequence` of the arrays frames (T, h, w) and mask: array frames."""
@@ -211,6 +249,17 @@ def _given(name: str, path: str | None, arrays: Arrays) -> Any:
     if path is None and name not in arrays:
         raise MarigoldError(f"There is no {name}; give a file or an array.")
     return arrays[name] if path is None else path
+
+
+def _known(arrays: Arrays, size: Any) -> KnownDepths:
+    points = arrays.get("known")
+    if points is None or points.ndim != 2 or points.shape[1] != 3:
+        raise MarigoldError("There are no known points; give an array (N, 3) of x, y and metres.")
+    if not (isinstance(size, list) and len(size) == 2 and all(type(n) is int for n in size)):
+        raise MarigoldError(f"size is {str(size)[:40]!r}; give [height, width] of the picture.")
+    if min(size) < 1:
+        raise MarigoldError(f"A picture of {size[1]}x{size[0]} pixels has no points.")
+    return KnownDepths(points[:, :2], points[:, 2], size=(size[0], size[1]))
 
 
 def _mask(arrays: Arrays) -> Any:

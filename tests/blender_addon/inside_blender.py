@@ -16,6 +16,7 @@ import measured_views  # noqa: F401
 import scenarios_dataset  # noqa: F401
 import scenarios_engine  # noqa: F401
 import scenarios_file  # noqa: F401
+import scenarios_metres  # noqa: F401
 import scenarios_shape  # noqa: F401
 from addon_in_blender import ADDON, SCENARIOS, empty_scene, install
 

@@ -13,7 +13,6 @@ from addon_in_blender import (
     depth_mesh,
     empty_scene,
     evaluated,
-    expected,
     meshes,
     part,
     scenario,
@@ -167,26 +166,6 @@ def mistakes_are_one_message(folder: Path, python: str) -> None:
 
 
 @scenario
-def two_distances_set_near_and_far(folder: Path, python: str) -> None:
-    obj = depth_mesh(folder, near=2.0, far=10.0)
-    _, points, _ = evaluated(obj)
-    height, width = obj["marigold_size"]
-    # Two pixels whose distances from the camera are known from the mesh itself.
-    reference = expected(folder, near=2.0, far=10.0)
-    spots, distances = [], []
-    for pixel in (5 * width + 5, 24 * width + 30):
-        k = int(np.flatnonzero(reference.pixels == pixel)[0])
-        spots.append(tuple(float(x) for x in reference.uvs[k]))
-        distances.append(float(np.linalg.norm(reference.vertices[k])))
-    part("mesh.shape_inputs").set_inputs(obj, near=1.0, far=3.0)
-    assert bpy.ops.marigold.calibrate(
-        point_1=spots[0], distance_1=distances[0], point_2=spots[1], distance_2=distances[1]
-    ) == {"FINISHED"}
-    get = part("mesh.shape_inputs").get_input
-    assert np.isclose([get(obj, "Near"), get(obj, "Far")], [2, 10], rtol=1e-4).all()
-
-
-@scenario
 def three_points_lie_on_the_ground(folder: Path, python: str) -> None:
     # A floor one metre below a camera that looks 35 degrees down: z = 1 / (y cos + sin).
     height, width = 60, 80
@@ -198,10 +177,10 @@ def three_points_lie_on_the_ground(folder: Path, python: str) -> None:
     obj = depth_mesh(
         folder, filepath="", depth_filepath=str(folder / "floor.npy"), near=z.min(), far=z.max()
     )
-    spots = [(0.1, 0.1), (0.9, 0.1), (0.5, 0.9)]
-    assert bpy.ops.marigold.align_ground(point_1=spots[0], point_2=spots[1], point_3=spots[2]) == {
-        "FINISHED"
-    }
+    assert not bpy.ops.marigold.align_ground.poll()
+    for spot in [(0.1, 0.1), (0.9, 0.1), (0.5, 0.9), (0.3, 0.5)]:
+        obj.marigold_known.floor.add().at = spot
+    assert bpy.ops.marigold.align_ground() == {"FINISHED"}
     bpy.context.view_layer.update()
     _, points, _ = evaluated(obj)
     world = points @ np.array(obj.matrix_world.to_3x3()).T + np.array(obj.matrix_world.translation)
@@ -253,22 +232,6 @@ def the_users_scene_stays(folder: Path, python: str) -> None:
     assert bpy.ops.marigold.bake.poll(), "the panel stays while the camera is selected"
     depth_mesh(folder, replace_camera=True)
     assert scene.camera != mine and scene.render.resolution_x == 64
-
-
-@scenario
-def a_length_and_a_height_set_the_scale(folder: Path, python: str) -> None:
-    obj = depth_mesh(folder, depth_filepath=str(folder / "waves.npy"), near=1.0, far=3.0)
-    spots = [(0.2, 0.3), (0.8, 0.7)]
-    where = part("mesh.picked_points").picture_point
-    before = (where(obj, spots[0]).position - where(obj, spots[1]).position).length
-    assert bpy.ops.marigold.set_length(point_1=spots[0], point_2=spots[1], length=2.5 * before) == {
-        "FINISHED"
-    }
-    get = part("mesh.shape_inputs").get_input
-    assert np.isclose([get(obj, "Near"), get(obj, "Far")], [2.5, 7.5], rtol=1e-5).all()
-    points = dict(point_1=(0.1, 0.1), point_2=(0.9, 0.1), point_3=(0.5, 0.3))
-    assert bpy.ops.marigold.align_ground(**points, camera_height=1.7) == {"FINISHED"}
-    assert np.isclose(obj.matrix_world.translation.z, 1.7, rtol=1e-4)
 
 
 @scenario

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blender_addon.mesh.calibration import calibrated_range, placed, upright
+from blender_addon.mesh.calibration import placed, upright
 from blender_addon.mesh.depth_grid import HOLE, budget_in_words, depth_grid
 from blender_addon.mesh.exr_file import (
     ExrProblem,
@@ -73,34 +73,6 @@ def test_holes_tear_and_stay_finite():
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.floats(0.1, 10), st.floats(0.5, 50), st.floats(0, 0.4), st.floats(0.6, 1),
-    st.floats(-1, 1), st.floats(-1, 1),
-)  # fmt: skip
-def test_two_distances_give_back_the_range(near, span, d1, d2, x, y):
-    d = np.array([d1, d2])
-    rays = [(x, y, -1.0), (y, -x, -1.0)]
-    z = near + d * span
-    distances = [float(z[k] * np.linalg.norm(rays[k])) for k in (0, 1)]
-    assert np.allclose(calibrated_range(d, rays, distances), [near, near + span], rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "d, distances, words",
-    [
-        ([0.5, 0.5], [1, 2], "equally deep"),
-        ([0.2, 0.8], [4, 2], "exchange"),
-        ([0.4, 0.5], [1, 9], "behind the camera"),
-        ([0.2, HOLE], [1, 2], "mask"),
-        ([0.2, 0.8], [0, 2], "above 0"),
-    ],
-)
-def test_impossible_distances_are_an_error_message(d, distances, words):
-    with pytest.raises(MarigoldError, match=words):
-        calibrated_range(d, [(0, 0, -1)] * 2, distances)
-
-
-@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_the_ground_lies_flat_below_the_camera(seed):
     rng = np.random.default_rng(seed)
@@ -114,6 +86,13 @@ def test_the_ground_lies_flat_below_the_camera(seed):
     assert (transform[:3, :3] @ camera + transform[:3, 3])[2] > 0
     assert np.allclose(transform[:3, :3] @ transform[:3, :3].T, np.eye(3), atol=1e-9)
     assert np.isclose(np.linalg.det(transform[:3, :3]), 1)
+
+
+@pytest.mark.parametrize("points, words", [(2, "three points"), (4, "on a line")])
+def test_a_floor_needs_a_plane(points, words):
+    line = np.outer(np.arange(points), [1.0, 2.0, 0.5])
+    with pytest.raises(MarigoldError, match=words):
+        upright(line, np.zeros(3))
 
 
 def test_metric_depth_keeps_its_metres():

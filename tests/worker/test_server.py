@@ -314,6 +314,26 @@ def test_cancelled_within_a_step(worker):
     assert late.get("id") == 1 or worker.error(1) == (CANCELLED, "Cancelled.")
 
 
+def test_guided_by_known_points_in_metres(worker):
+    known = np.array([[8, 6, 2.0], [48, 6, 4.0], [30, 20, 3.0], [20, 36, 2.5]], np.float32)
+    settings = SMALL | {"size": [40, 56]}
+    worker.ask(70, "guided", settings, {"image": PICTURE, "known": known})
+    answer = worker.answer(70)
+    result, depth = answer.content["result"], answer.arrays["depth"]
+    assert depth.shape == (40, 56)
+    assert not (result["scale_invariant"] or result["shift_invariant"])
+    assert 0.5 < np.median(depth) < 10
+    for wrong, words in (
+        ({"image": PICTURE}, "no known points"),
+        ({"image": PICTURE, "known": known[:, :2]}, "no known points"),
+        ({"image": PICTURE, "known": known * 10}, "outside the picture"),
+    ):
+        worker.ask(71, "guided", settings, wrong)
+        assert words in worker.answer(71).content["error"]["message"]
+    worker.ask(72, "guided", settings | {"size": "large"}, {"image": PICTURE, "known": known})
+    assert "size" in worker.answer(72).content["error"]["message"]
+
+
 def test_a_bad_checkpoint(worker, tmp_path):
     (tmp_path / "ÿ").mkdir()
     (tmp_path / "ÿ" / "model_index.json").write_text("{")

@@ -13,7 +13,7 @@ import bpy
 import numpy as np
 from mathutils import Vector
 
-from ...backend.engine_parts import NOTHING, MarigoldError, estimate_camera
+from ...backend.engine_parts import NOTHING, KnownDepths, MarigoldError, estimate_camera
 from ...backend.engine_process import Job
 from ...backend.engine_session import submit
 from ...mesh.calibration import placed
@@ -28,6 +28,7 @@ from ...mesh.depth_object import (
     update_depth,
 )
 from ...mesh.matched_camera import camera_of
+from ...mesh.metres import known_depths
 from ...mesh.picture import (
     SUFFIXES,
     field_of_view_of,
@@ -37,6 +38,8 @@ from ...mesh.picture import (
 )
 from ...mesh.picture_material import picture_of
 from ...mesh.shape_inputs import get_input, shape_modifier
+from ..known import clear_fit
+from ..poll_messages import refuse
 from ..run_settings import (
     MESH_NAMES,
     RUN_NAMES,
@@ -47,7 +50,8 @@ from ..run_settings import (
     shape_options,
 )
 from .background import EngineRun, Work
-from .shape import look_through_camera
+from .points import fit_and_report
+from .shape import depth_mesh_of, has_shape, look_through_camera
 
 EYE_HEIGHT = 1.6
 
@@ -204,6 +208,43 @@ class MARIGOLD_OT_batch(EngineRun, ShapeSettings, bpy.types.Operator):
         return f"{len(paths) - len(failed)} of {len(paths)} pictures"
 
 
+class MARIGOLD_OT_guided(EngineRun, ShapeSettings, bpy.types.Operator):
+    """Run the model again, steered by your distances, so that the depth bends to them. Takes
+    longer than a plain run; two distances or more, the more the better"""
+
+    bl_idname = "marigold.guided"
+    bl_label = "Estimate with Points"
+    bl_options = {"REGISTER", "UNDO"}
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        if not (super().poll(context) and has_shape(cls, context)):
+            return False
+        if len(depth_mesh_of(context).marigold_known.points) < 2:
+            return refuse(cls, "Pick two distances first, at different depths")
+        return True
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        fill_from_sidebar(self, context)
+        return self.start(context)
+
+    def work(self, context: bpy.types.Context) -> Work:
+        place, obj = Place.of(context), depth_mesh_of(context)
+        image = picture_of(obj)
+        if image is None:
+            raise MarigoldError("This mesh has no picture to run the model on.")
+        known, path = known_depths(obj), obj.get(SOURCES, ("", ""))[0]
+        job = submit_image(image, path, self, known)
+        name, image_name = obj.name, image.name
+        yield job
+        obj = bpy.data.objects.get(name)
+        if shape_modifier(obj) is None:
+            raise MarigoldError("The depth mesh is gone or baked since its depth was estimated.")
+        mesh_of_job(context, self, name, job, bpy.data.images.get(image_name), place, old=obj)
+        clear_fit(obj.marigold_known)
+        return fit_and_report(obj)
+
+
 def pictures_in(directory: str) -> list[Path]:
     folder = Path(bpy.path.abspath(directory))
     if not folder.is_dir():
@@ -228,8 +269,11 @@ class Place:
         return scene, inside.get(self.collection, scene.collection)
 
 
-def submit_image(image: bpy.types.Image, path: str, settings: Any) -> Job:
-    """The worker reads the picture's file itself, with all its bits; without one it gets pixels."""
+def submit_image(
+    image: bpy.types.Image, path: str, settings: Any, known: KnownDepths | None = None
+) -> Job:
+    """The worker reads the picture's file itself, with all its bits; without one it gets pixels.
+    With `known` points the sampling is guided by them."""
     params = depth_params(settings)
     arrays = {}
     mask = bpy.data.images.get(settings.mask)
@@ -239,7 +283,11 @@ def submit_image(image: bpy.types.Image, path: str, settings: Any) -> Job:
         params["image"] = path
     else:
         arrays["image"] = image_pixels(image)
-    return submit("depth", params, arrays)
+    if known is None:
+        return submit("depth", params, arrays)
+    params["size"] = list(known.size)
+    arrays["known"] = np.column_stack([known.positions, known.metres])
+    return submit("guided", params, arrays)
 
 
 def mesh_of_job(
@@ -306,6 +354,8 @@ def finish(
     scene, collection = place.find(context)
     if old is not None:
         update_depth(old, depth, image, options, span=span, uncertainty=uncertainty, mask=mask)
+        if span is None:
+            _fit_again(old)
         _select(context, scene, old)
         return old
     if image is not None and not given("fov"):
@@ -322,6 +372,17 @@ def finish(
         if at_rest:
             look_through_camera(context, obj, camera)
     return obj
+
+
+def _fit_again(obj: bpy.types.Object) -> None:
+    """A mesh that was in metres by its user's measurements is again, with its new depth."""
+    known = obj.marigold_known
+    if known.fitted:
+        try:
+            fit_and_report(obj)
+        except MarigoldError as error:
+            clear_fit(known)
+            known.report = str(error)
 
 
 def mesh_of_sources(
@@ -365,4 +426,4 @@ def draw_settings(layout: bpy.types.UILayout, settings: Any, names: Sequence[str
         layout.prop(settings, name)
 
 
-CLASSES = (MARIGOLD_OT_depth_mesh, MARIGOLD_OT_batch)
+CLASSES = (MARIGOLD_OT_depth_mesh, MARIGOLD_OT_batch, MARIGOLD_OT_guided)

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A depth mesh in metres, from what its user knows: `marigold_core.metric` on the mesh's own depth.
+
+The fit is of the depth as it was estimated, also where an earlier fit has bent it since: then the
+attribute `estimate` keeps that depth.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import bpy
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backend.engine_parts import KnownDepths, MarigoldError, MetricFit, fit_depth
+from .depth_grid import HOLE
+from .depth_object import COLUMNS, ROWS, SIZE
+from .grid_mesh import DEPTH, FURTHEST, NEAREST
+from .shape_inputs import get_input, set_inputs
+
+ESTIMATE = "estimate"
+# Below this change of d the mesh stays as it is, and near and far say all.
+SAME = 1e-4
+
+
+def known_depths(obj: bpy.types.Object) -> KnownDepths:
+    """What the user gave of this mesh, in pixels of its picture. Raises MarigoldError."""
+    known, (height, width) = obj.marigold_known, obj[SIZE]
+
+    def pixel(uv: Any) -> tuple[float, float]:
+        return uv[0] * width, (1 - uv[1]) * height
+
+    lengths = [(*pixel(one.start), *pixel(one.end), one.length) for one in known.lengths]
+    floor = [pixel(one.at) for one in known.floor]
+    height_given = known.camera_height or None
+    if height_given and len(floor) < 3:
+        raise MarigoldError("The camera's height needs three points of the floor or more.")
+    return KnownDepths.along_rays(
+        [pixel(one.at) for one in known.points],
+        [one.distance for one in known.points],
+        (height, width),
+        math.degrees(get_input(obj, "Field of View")),
+        lengths=np.array(lengths) if lengths else None,
+        camera_height=height_given,
+        ground=np.array(floor) if height_given else None,
+    )
+
+
+def fit_to_metres(obj: bpy.types.Object) -> MetricFit:
+    """Give the whole mesh the distances that fit what is known. Raises MarigoldError; nothing is
+    changed then."""
+    mesh = obj.data
+    source = ESTIMATE if ESTIMATE in mesh.attributes else DEPTH
+    estimate = _values(mesh, source)
+    grid = estimate[: obj[ROWS] * obj[COLUMNS]].reshape(obj[ROWS], obj[COLUMNS])
+    known = known_depths(obj)
+    fit = fit_depth(np.where(grid < HOLE / 2, grid, np.nan), known)
+    if not fit.shift_fitted:
+        return _scaled(obj, known)
+    seen = grid[grid < HOLE / 2]
+    near, far = (float(z) for z in fit.depth(np.array([seen.min(), seen.max()])))
+    if not far > near > 0:
+        raise MarigoldError("What is known puts the whole picture at one distance; check it.")
+    span = (seen.max() - seen.min()) / (far - near)
+
+    def bent(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        moved = seen.min() + (fit.depth(values) - near) * span
+        return np.where(values < HOLE / 2, moved, values).astype(np.float32)
+
+    straight = np.abs(bent(seen) - seen).max() < SAME
+    if not (straight and source == DEPTH):
+        _bend(mesh, estimate, bent, source)
+    # Near and far are the distances of d = 0 and 1.
+    low = near - float(seen.min() / span)
+    set_inputs(obj, near=max(low, 1e-4), far=low + 1 / float(span), relief=1.0)
+    return fit
+
+
+def _scaled(obj: bpy.types.Object, known: KnownDepths) -> MetricFit:
+    """The scale alone is known: the relief stays what the sliders make of it."""
+    near, far = get_input(obj, "Near"), get_input(obj, "Far")
+    far = near + get_input(obj, "Relief") * (far - near)
+    d = _values(obj.data, DEPTH)[: obj[ROWS] * obj[COLUMNS]].reshape(obj[ROWS], obj[COLUMNS])
+    z = np.where(d < HOLE / 2, near + d * (far - near), np.nan)
+    fit = fit_depth(z, known, shift_invariant=False)
+    set_inputs(obj, near=near * fit.scale, far=far * fit.scale, relief=1.0)
+    return fit
+
+
+def _bend(mesh: bpy.types.Mesh, estimate: NDArray[np.float32], bent: Any, source: str) -> None:
+    """Write `bent` of the estimate into d; of each face's extremes, too, which follow as it is
+    monotone."""
+    faces = {NEAREST: np.fmin, FURTHEST: np.fmax}
+    if source == DEPTH:
+        mesh.attributes.new(ESTIMATE, "FLOAT", "POINT").data.foreach_set("value", estimate)
+    values = bent(estimate)
+    mesh.attributes[DEPTH].data.foreach_set("value", values)
+    corners = np.empty(len(mesh.loops), dtype=np.int32)
+    mesh.loops.foreach_get("vertex_index", corners)
+    of_corners = values[corners].reshape(-1, 4)
+    for name, extreme in faces.items():
+        mesh.attributes[name].data.foreach_set("value", extreme.reduce(of_corners, axis=1))
+    mesh.update()
+
+
+def _values(mesh: bpy.types.Mesh, name: str) -> NDArray[np.float32]:
+    values = np.empty(len(mesh.vertices), dtype=np.float32)
+    mesh.attributes[name].data.foreach_get("value", values)
+    return values
+
+
+def describe(fit: MetricFit) -> str:
+    """How good the fit is, in a sentence or two."""
+    words = []
+    if fit.relative_error is not None and fit.error_range is not None:
+        low, high = (100 * bound for bound in fit.error_range)
+        words.append(
+            f"Expected error {100 * fit.relative_error:.1f} % ({low:.1f} to {high:.1f} %)."
+        )
+    elif fit.shift_fitted:
+        words.append("Scale and shift are fixed; a third point tells how good they are.")
+    else:
+        words.append("The scale is fixed; a second point at another depth fixes the shift.")
+    if len(fit.outliers):
+        words.append(f"{len(fit.outliers)} of {fit.fitted} points do not fit and are left out.")
+    return " ".join([*words, *fit.notes])
