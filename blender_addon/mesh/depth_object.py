@@ -153,10 +153,17 @@ def _describe(obj: bpy.types.Object, grid: DepthGrid) -> None:
     set_inputs(obj, rows=grid.rows, columns=grid.columns, tear_ratio=grid.tear_ratio)
 
 
+def depth_mesh_above(obj: bpy.types.Object | None) -> bpy.types.Object | None:
+    """The depth mesh that an object is, or that it is a child of: its cameras are."""
+    while obj is not None and SIZE not in obj:
+        obj = obj.parent
+    return obj
+
+
 def is_untouched(scene: bpy.types.Scene) -> bool:
     """The scene's camera and render size are those of a new file, or this add-on's."""
     camera, render = scene.camera, scene.render
-    if camera is None or (camera.parent is not None and SIZE in camera.parent):
+    if camera is None or depth_mesh_above(camera) is not None:
         return True
     moved = (camera.location - Vector(NEW_FILE_CAMERA)).length > 1e-3
     size = (render.resolution_x, render.resolution_y, render.resolution_percentage)

@@ -11,6 +11,7 @@ from ..backend.engine_session import PACKAGE, running_engine, stop_engine
 from . import known, marks, menus, panel, preferences, run_settings
 from .operators import (
     background,
+    camera_move,
     dataset,
     depth_mesh,
     environment,
@@ -27,6 +28,7 @@ CLASSES = (
     *points.CLASSES,
     *shape.CLASSES,
     *insert_cg.CLASSES,
+    *camera_move.CLASSES,
     *background.CLASSES,
     *depth_mesh.CLASSES,
     *sequence.CLASSES,

@@ -181,6 +181,54 @@ def rendered(path: Path) -> np.ndarray:
 
 
 @scenario
+def a_camera_moves_around_the_picture(folder: Path, python: str) -> None:
+    scene = bpy.context.scene
+    bpy.context.preferences.edit.use_global_undo = True
+    obj = depth_mesh(folder, depth_filepath=str(folder / "waves.npy"), near=2.0, far=6.0)
+    obj.location, obj.rotation_euler = (1, 2, 3), (1.4, 0, 0.5)
+    matched = obj.children[0]
+    graph = bpy.context.evaluated_depsgraph_get()
+    graph.update()
+    home = np.array(matched.evaluated_get(graph).matrix_world)
+    middle = 2 + 4 * np.median(np.load(folder / "waves.npy"))
+    target = home[:3, 3] - home[:3, 2] * middle
+    bpy.ops.ed.undo_push(message="mesh")
+
+    def stands(frame: int) -> np.ndarray:
+        scene.frame_set(frame)
+        return np.array(scene.camera.evaluated_get(bpy.context.evaluated_depsgraph_get())
+                        .matrix_world)  # fmt: skip
+
+    for kind in ("ORBIT", "DOLLY", "PARALLAX"):
+        assert bpy.ops.marigold.camera_move(kind=kind, strength=1.0, frames=41) == {"FINISHED"}
+        assert (scene.frame_start, scene.frame_end) == (1, 41)
+        assert scene.camera != matched and len(bpy.data.cameras) == 2, "it replaces the move"
+        for frame in (1, 11, 21, 31, 41):
+            world = stands(frame)
+            towards = target - world[:3, 3]
+            assert -world[:3, 2] @ towards / np.linalg.norm(towards) > 0.9999, (kind, frame)
+            if kind != "DOLLY":
+                assert np.isclose(np.linalg.norm(towards), middle, rtol=1e-4)
+        if kind == "ORBIT":
+            between = stands(1)[:3, 2] @ stands(41)[:3, 2]
+            assert np.isclose(np.degrees(np.arccos(between)), 30, atol=0.1)
+        else:
+            assert np.allclose(stands(1), home, atol=1e-4)
+        if kind == "PARALLAX":
+            assert np.allclose(stands(41), home, atol=1e-4)
+            assert not np.allclose(stands(11), home, atol=0.05)
+        if kind == "DOLLY":
+            assert np.isclose(np.linalg.norm(stands(41)[:3, 3] - home[:3, 3]), 0.7 * 2, atol=1e-3)
+    lens = scene.camera.evaluated_get(bpy.context.evaluated_depsgraph_get()).data.lens
+    assert np.isclose(lens, 18 / np.tan(np.radians(25)), rtol=1e-4)
+    bpy.context.view_layer.objects.active = scene.camera
+    assert bpy.ops.marigold.bake.poll(), "the panel stays while the camera is selected"
+    bpy.ops.ed.undo_push(message="moves")
+    bpy.ops.ed.undo()
+    assert len(bpy.data.cameras) == 1 and bpy.context.scene.frame_end == 250
+
+
+@scenario
 def solid_is_closed(folder: Path, python: str) -> None:
     import bmesh
 

@@ -12,7 +12,7 @@ from mathutils import Vector
 
 from ...backend.engine_parts import atomic_path
 from ...mesh.depth_grid import HOLE
-from ...mesh.depth_object import COLUMNS, ROWS, SIZE, frame_scene
+from ...mesh.depth_object import COLUMNS, ROWS, SIZE, depth_mesh_above, frame_scene
 from ...mesh.exr_file import exr_bytes
 from ...mesh.grid_mesh import DEPTH
 from ...mesh.matched_camera import camera_of, matched_camera
@@ -32,10 +32,10 @@ PREVIEW_PIXELS = 256
 
 
 def depth_mesh_of(context: bpy.types.Context) -> bpy.types.Object | None:
-    """The active object, or the one whose matched camera is active, if it is a depth mesh."""
+    """The active object, or that whose camera is active, if it is a depth mesh."""
     obj = context.active_object
-    if obj is not None and obj.type == "CAMERA" and obj.parent is not None:
-        obj = obj.parent
+    if obj is not None and obj.type in ("CAMERA", "EMPTY"):
+        return depth_mesh_above(obj)
     return obj if obj is not None and SIZE in obj else None
 
 
