@@ -41,7 +41,8 @@ class Target:
     [-1, 1] -> a member's maps each, (N, ..., H, W). merge: members (N, ..., h, w), unpadded, to the
     result; called as `merge_predictions` is. reductions: the words that merge knows, its default
     first. preview: one member's maps -> what to show of them, (h, w) or (3, h, w) in [0, 1].
-    scale_invariant, shift_invariant: of depth; see `DepthMap`.
+    scale_invariant, shift_invariant: of depth; see `DepthMap`. maps: of intrinsic images, what the
+    decoded pictures hold.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Target:
     preview: Callable[[Tensor], Tensor]
     scale_invariant: bool = True
     shift_invariant: bool = True
+    maps: tuple[IntrinsicMap, ...] = ()
 
     def reduction(self, chosen: str | None) -> str:
         """The word for merge: the chosen one, None is the target's own. Raises MarigoldError."""
@@ -102,6 +104,7 @@ def intrinsics_target(maps: Sequence[IntrinsicMap]) -> Target:
     return Target(
         "intrinsics", maps[-1].latent + 1, intrinsics_from_decoded,
         partial(merge_intrinsics, maps=maps), ("median", "mean"), lambda images: images[0] ** power,
+        maps=tuple(maps),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""How good a checkpoint is, by the published protocol, beside two trivial maps.
+"""How good a checkpoint is, by the published protocol of its target, beside trivial maps.
 
     python training/evaluate.py nano                        # procedural scenes it never saw
     python training/evaluate.py nano --rgbd path/to/pictures        # and photographed frames
@@ -7,10 +7,14 @@
         diode:DATA/diode
     python training/evaluate.py nano --sweep members --values 1 2 5 10 20 --seeds 1 2 3
     python training/evaluate.py runs/gaussian runs/annealed --sweep checkpoint
+    python training/evaluate.py prs-eth/marigold-normals-v1-1 nano --settings 4x10 \\
+        --data nyuv2:DATA/nyuv2 ibims:DATA/ibims        # and the normals of nano's depth
+    python training/evaluate.py runs/appearance --data folder:runs/heldback
     accelerate launch --num_processes 4 training/evaluate.py ...
 
-The trivial maps take the same fit: the single best constant, and a vertical ramp (depth grows
-towards the top of the picture). A checkpoint is of use where it beats both.
+The trivial maps of depth take the same fit: the single best constant, and a vertical ramp (depth
+grows towards the top of the picture). Those of normals face the viewer, and of intrinsic images the
+albedo is the picture itself. A checkpoint is of use where it beats them.
 
 Predictions are kept under --output: the same command continues a run that was stopped. See
 docs/evaluation.md.
@@ -24,20 +28,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.benchmark_sets import PROTOCOLS
+from data.normal_sets import NORMALS_PROTOCOLS
 from metrics import FITS
 from predictions import METHODS, NOISES, REDUCTIONS, Predictor, Setting
 from report import Evaluation, markdown, write_json, write_plot
 from scoring import (
     CEILING,
     SPLITS,
-    TRIVIAL,
     Case,
     Processes,
     open_set,
     results_of,
     score_set,
     started_processes,
+    trivial_cases,
 )
+from targets import TARGETS, target_of_base
 
 from marigold_core import Marigold, MarigoldError
 from marigold_core.diffusion import SPACINGS
@@ -87,28 +93,56 @@ def planned_cases(args: argparse.Namespace) -> list[Case]:
 
 
 def evaluate(args: argparse.Namespace, processes: Processes) -> list[Evaluation]:
+    if args.target is None:
+        args.target = target_of_base(args.checkpoints[0])
+    target = args.target
+    if args.target != "depth" and args.sweep in ("alignment", "fit"):
+        raise MarigoldError(f"--sweep {args.sweep} is of depth, not of {args.target}.")
     cases = planned_cases(args)
-    sets = [(spec, *open_set(spec, args.split, args.farthest)) for spec in args.data]
+    more = {"fov_degrees": args.fov_degrees, "material_power": args.material_power}
+    sets = []
+    for spec in args.data:
+        dataset, rules = open_set(spec, target, args.split, args.farthest)
+        sets.append((spec, dataset, rules._replace(**more)))
     evaluations = {
-        spec: Evaluation(spec, spec.partition(":")[0], rules.title, rules.expected, [], {})
+        spec: Evaluation(spec, target, spec.partition(":")[0], rules.title, rules.expected, [], {})
         for spec, _, rules in sets
     }
     for number, checkpoint in enumerate(args.checkpoints):
         marigold = Marigold.from_pretrained(
             checkpoint, device=args.device or processes.device, dtype=args.dtype
         )
-        marigold.expect("depth")
+        check_target(marigold, target, checkpoint)
+        # A checkpoint for depth stands beside those for normals, by the normals of its depth.
+        of_depth = target == "normals" and marigold.target.name == "depth"
+        mine = [case._replace(method=f"normals of its depth, {case.method}") for case in cases]
+        mine = mine if of_depth else cases
         for spec, dataset, rules in sets:
             resolution = rules.resolution
             if args.processing_resolution is not None:
                 resolution = args.processing_resolution
             predictor = Predictor(marigold, args.output / "predictions", resolution)
-            wanted = [*(TRIVIAL if number == 0 else ()), *[CEILING] * args.ceiling, *cases]
-            rows = score_set(dataset, predictor, wanted, rules, processes)
+            rivals = trivial_cases(dataset, target) if number == 0 else []
+            wanted = [*rivals, *[CEILING] * (args.ceiling and not of_depth), *mine]
+            rows = score_set(dataset, predictor, target, wanted, rules, processes)
             found = evaluations[spec]
             found.results.extend(results_of(rows, wanted, checkpoint))
             found.failed.update({row.name: row.error for row in rows if row.error})
     return list(evaluations.values())
+
+
+def check_target(marigold: Marigold, target: str, name: str) -> None:
+    """Raise MarigoldError unless the checkpoint can be measured as that target."""
+    maps = TARGETS[target].engine().maps
+    if not maps:
+        return marigold.expect(*(("normals", "depth") if target == "normals" else (target,)))
+    marigold.expect("intrinsics")
+    found = [one.name for one in marigold.target.maps]
+    wanted = [one.name for one in maps]
+    if found != wanted:
+        raise MarigoldError(
+            f"{name} estimates {', '.join(found)}; {target} is {', '.join(wanted)}."
+        )
 
 
 def write_results(evaluations: list[Evaluation], args: argparse.Namespace) -> None:
@@ -135,13 +169,17 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("checkpoints", nargs="+", help="bundled names, folders or hub ids")
+    parser.add_argument(
+        "--target", choices=list(TARGETS), help="what is measured; default: the first checkpoint's"
+    )
     data = parser.add_argument_group("data")
     data.add_argument(
         "--data",
         nargs="+",
         default=[],
         metavar="SET",
-        help=f"{', '.join(f'{kind}:PATH' for kind in (*PROTOCOLS, *SPLITS))}",
+        help=f"{', '.join(f'{kind}:PATH' for kind in (*PROTOCOLS, *SPLITS))}; of normals also "
+        f"{', '.join(f'{kind}:PATH' for kind in NORMALS_PROTOCOLS)}",
     )
     data.add_argument("--scenes", type=int, help="held-out procedural scenes (400 without --data)")
     data.add_argument("--rgbd", type=Path, help="a folder of pictures with depth: folder:RGBD")
@@ -162,6 +200,16 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="of the longer side, 0 the picture's own (the protocol's, or the checkpoint's)",
     )
     how.add_argument("--fit", choices=FITS, default="least_squares", help="to the true depth")
+    how.add_argument(
+        "--fov-degrees", type=float, help="across the longer side, of normals from depth"
+    )
+    how.add_argument(
+        "--material-power",
+        type=float,
+        default=1.0,
+        help="of predicted roughness and metallicity; 2.2 for marigold-iid-appearance-v1-1, which "
+        "was trained on their power 1 / 2.2",
+    )
     how.add_argument("--noise", choices=NOISES, default="gaussian", help="to start from")
     how.add_argument(
         "--timestep-spacing",

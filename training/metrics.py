@@ -6,6 +6,7 @@ the valid pixels. Numbers of pictures are averaged, each picture counting once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,10 +95,11 @@ def score(
     )
 
 
-def mean_score(scores: list[Score]) -> Score:
-    """The mean over pictures; of boundary_f1 over those that have one."""
+def mean_score(scores: Sequence[Any]) -> Any:
+    """The mean over pictures of scores of one type, such as `Score`; of a field that a picture has
+    not (NaN), such as boundary_f1, over those that have one."""
     columns = np.asarray(scores, np.float64).T
-    return Score(
+    return type(scores[0])(
         *(float(np.mean(c[~np.isnan(c)])) if (~np.isnan(c)).any() else np.nan for c in columns)
     )
 

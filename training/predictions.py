@@ -13,21 +13,27 @@ import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from einops import repeat
+from data.sample import Sample
+from einops import rearrange
 from numpy.typing import NDArray
 from objective import multi_resolution_noise
+from targets import TARGETS
 from torch import Tensor
 
-from marigold_core import Marigold, MarigoldError, ensemble_depth
+from marigold_core import (
+    Marigold,
+    MarigoldError,
+    ensemble_depth,
+    ensemble_intrinsics,
+    ensemble_normals,
+)
 from marigold_core.denoising import decode, encode, vae_factor
-from marigold_core.depth import normalize_depth
-from marigold_core.depth_files import write_array
-from marigold_core.resize import processing_size, resize_map, to_pixels
-from marigold_core.targets import WORDS, depth_from_decoded
+from marigold_core.depth_files import write_npy
+from marigold_core.resize import processing_size, to_pixels
 
 NOISES = ("gaussian", "zeros", "multiresolution")
 METHODS = ("closed_form", "paper")
@@ -66,7 +72,7 @@ class Setting(NamedTuple):
 
 
 class Predictor:
-    """Depth maps of one checkpoint. Raises MarigoldError for one that estimates something else.
+    """What one checkpoint estimates, as the engine's results.
 
     folder: where they are kept; None keeps nothing. processing_resolution: as in `Marigold`. The
     members of an ensemble are the first of a larger one with the same seed, so that a sweep over
@@ -76,21 +82,14 @@ class Predictor:
     def __init__(
         self, marigold: Marigold, folder: Path | None, processing_resolution: int | None = None
     ) -> None:
-        if marigold.target.name != "depth":
-            raise MarigoldError(
-                f"This checkpoint estimates {WORDS[marigold.target.name]}; evaluate.py measures "
-                "depth."
-            )
         self.marigold = marigold
         if processing_resolution is None:
             processing_resolution = marigold.processing_resolution
         self.resolution = processing_resolution
         self.folder = folder and folder / fingerprint(marigold)
 
-    def depths(
-        self, picture: NDArray[np.float32], settings: Sequence[Setting]
-    ) -> list[NDArray[np.float32]]:
-        """A map (H, W) at the picture's size for each setting; picture: (H, W, 3) in [0, 1].
+    def results(self, picture: NDArray[np.float32], settings: Sequence[Setting]) -> list[Any]:
+        """The engine's result at the picture's size for each setting; picture: (H, W, 3) in [0, 1].
 
         Raises MarigoldError as `Marigold.predict` does.
         """
@@ -114,29 +113,24 @@ class Predictor:
                     depth = self._merge(members, setting)
                     self._write(setting, name, depth)
                 done[setting] = depth
-        lower, upper = 0, 1 if self.marigold.shift_invariant else None
-        return [
-            resize_map(torch.from_numpy(done[s]), size).clamp(lower, upper).numpy()
-            for s in settings
-        ]
+        merge = self.marigold.target.merge
+        return [merge(torch.from_numpy(done[s])[None], size) for s in settings]
 
-    def through_vae(
-        self, depth: NDArray[np.float32], valid: NDArray[np.bool_]
-    ) -> NDArray[np.float32]:
-        """True depth (H, W) as the training's target, encoded, decoded and at its size again.
+    def through_vae(self, sample: Sample, target: str) -> Any:
+        """The truth as the training's pictures, encoded, decoded and at its size again.
 
-        A U-Net without any error would predict this. Invalid pixels count as far, so it needs dense
-        truth.
+        target: of `targets.TARGETS`. A U-Net without any error would predict this. Invalid pixels
+        of depth count as far, so it needs dense truth.
         """
-        far = np.where(valid, depth, np.float32(np.inf))
-        target = normalize_depth(far, mode="percentile", percentiles=(2, 98), mask=valid)
-        height, width = processing_size(target.shape[0], target.shape[1], self.resolution)
-        picture = repeat(target, "h w -> h w c", c=3)
+        pictures = TARGETS[target].pictures(sample, "far").add(1).div(2)
+        height, width = pictures.shape[-2:]
+        h, w = processing_size(height, width, self.resolution)
         vae, device = self.marigold.vae, self.marigold.device
-        pixels = to_pixels(picture, (height, width), vae_factor(vae))
-        decoded = decode(vae, encode(vae, pixels, device))[:, None]
-        through = depth_from_decoded(decoded)[0, :height, :width]
-        return resize_map(through, (target.shape[0], target.shape[1])).numpy()
+        sides = (rearrange(picture, "c h w -> h w c").numpy() for picture in pictures)
+        pixels = [to_pixels(side, (h, w), vae_factor(vae)) for side in sides]
+        decoded = [decode(vae, encode(vae, one, device))[..., :h, :w] for one in pixels]
+        engine = TARGETS[target].engine()
+        return engine.merge(engine.from_decoded(torch.stack(decoded, 1)), (height, width))
 
     def _members(self, picture: NDArray[np.float32], setting: Setting) -> Tensor:
         """Not yet aligned, (N, h, w); member j starts from the j-th draw of the seed."""
@@ -161,14 +155,23 @@ class Predictor:
         )
 
     def _merge(self, members: Tensor, setting: Setting) -> NDArray[np.float32]:
-        depth, _ = ensemble_depth(
-            members[: setting.members],
-            method=setting.method,
-            reduction=setting.reduction,
-            scale_invariant=self.marigold.scale_invariant,
-            shift_invariant=self.marigold.shift_invariant,
-        )
-        return np.asarray(depth.float().cpu().numpy())
+        """(h, w), (3, h, w) or (T, 3, h, w), at the size of the members."""
+        used, target = members[: setting.members], self.marigold.target
+        if target.name == "depth":
+            merged, _ = ensemble_depth(
+                used,
+                method=setting.method,
+                reduction=setting.reduction,
+                scale_invariant=target.scale_invariant,
+                shift_invariant=target.shift_invariant,
+            )
+        elif target.name == "normals":
+            merged, _ = ensemble_normals(used)
+        else:
+            loose = {one.latent for one in target.maps if one.up_to_scale}
+            up_to_scale = [latent in loose for latent in range(target.latents)]
+            merged, _ = ensemble_intrinsics(used, up_to_scale=up_to_scale)
+        return np.asarray(merged.float().cpu().numpy())
 
     def _path(self, setting: Setting, name: str) -> Path | None:
         if self.folder is None:
@@ -185,14 +188,15 @@ class Predictor:
             depth = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError):
             return None  # A broken file is predicted again.
-        return depth if depth.ndim == 2 and depth.dtype == np.float32 else None
+        maps = {"depth": 2, "normals": 3}.get(self.marigold.target.name, 4)
+        return depth if depth.ndim == maps and depth.dtype == np.float32 else None
 
     def _write(self, setting: Setting, name: str, depth: NDArray[np.float32]) -> None:
         path = self._path(setting, name)
         if path is None:
             return
         try:
-            write_array(path, depth)
+            write_npy(path, depth)
         except OSError as error:
             warnings.warn(f"Predictions are no longer kept: {error}.", stacklevel=2)
             self.folder = None

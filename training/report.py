@@ -6,29 +6,14 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from metrics import MORE_IS_BETTER, Score
-from published import PUBLISHED
+from measures import MEASURES
+from published import PUBLISHED, Published
 
 from marigold_core.errors import MarigoldError
 from marigold_core.files import atomic_path
-
-HEADINGS = {
-    "abs_rel": "AbsRel",
-    "delta1": "δ1",
-    "delta2": "δ2",
-    "delta3": "δ3",
-    "sq_rel": "SqRel",
-    "rmse": "RMSE",
-    "rmse_log": "RMSElog",
-    "irmse": "iRMSE",
-    "log10": "log10",
-    "silog": "SILog",
-    "boundary_f1": "boundary F1",
-}
-PLOTTED = ("abs_rel", "delta1", "boundary_f1")
 
 
 class Result(NamedTuple):
@@ -37,21 +22,26 @@ class Result(NamedTuple):
 
     checkpoint: str
     method: str
-    mean: Score
-    std: Score | None
-    pictures: dict[str, Score]
+    mean: Any
+    std: Any
+    pictures: dict[str, Any]
 
 
 class Evaluation(NamedTuple):
-    """One data set. kind: the part of `spec` before the colon. expected: pictures in the published
-    protocol. failed: name -> why."""
+    """One data set. target: of `measures.MEASURES`. kind: the part of `spec` before the colon.
+    expected: pictures in the published protocol. failed: name -> why."""
 
     spec: str
+    target: str
     kind: str
     title: str
     expected: int | None
     results: list[Result]
     failed: dict[str, str]
+
+    @property
+    def published(self) -> tuple[Published, ...]:
+        return PUBLISHED.get(self.kind, ()) if self.target == "depth" else ()
 
     @property
     def measured(self) -> int:
@@ -61,27 +51,39 @@ class Evaluation(NamedTuple):
 def markdown(evaluation: Evaluation, per_picture: bool = False) -> str:
     """A table with a row for each method, the published ones last."""
     lines = [f"### {evaluation.title}: {evaluation.measured} pictures", ""]
-    arrows = [f"{HEADINGS[f]} {'↑' if MORE_IS_BETTER[f] else '↓'}" for f in Score._fields]
+    measure = MEASURES[evaluation.target]
+    fields = [  # without LPIPS where its weights are not here
+        field
+        for field in measure.score._fields
+        if any(not math.isnan(getattr(r.mean, field)) for r in evaluation.results)
+        or not field.endswith("lpips")
+    ]
+    arrows = [f"{measure.headings[f]} {'↑' if measure.better[f] else '↓'}" for f in fields]
     lines += _table_head(["method", *arrows])
     several = len({r.checkpoint for r in evaluation.results if r.checkpoint}) > 1
     for result in evaluation.results:
         cells = [
-            _number(value, None if result.std is None else result.std[i])
-            for i, value in enumerate(result.mean)
+            _number(getattr(result.mean, field), getattr(result.std, field, None))
+            for field in fields
         ]
         method = f"{result.checkpoint}, {result.method}" if several else result.method
         lines.append(_row([method.removeprefix(", "), *cells]))
-    for row in PUBLISHED.get(evaluation.kind, ()):
-        rest = [""] * (len(Score._fields) - 2)
+    for row in evaluation.published:
+        rest = [""] * (len(fields) - 2)
         lines.append(_row([f"*{row.method}*", _number(row.abs_rel), _number(row.delta1), *rest]))
-    if evaluation.expected not in (None, evaluation.measured) and evaluation.kind in PUBLISHED:
+    if evaluation.expected not in (None, evaluation.measured) and (
+        evaluation.published or evaluation.target != "depth"
+    ):
         lines += ["", f"The published figures are of {evaluation.expected} pictures."]
     if per_picture and evaluation.results:
         methods = [result.method for result in evaluation.results]
-        lines += ["", "AbsRel/δ1 of each picture:", "", *_table_head(["picture", *methods])]
+        first, second = fields[:2]
+        words = f"{measure.headings[first]}/{measure.headings[second]} of each picture:"
+        lines += ["", words, "", *_table_head(["picture", *methods])]
         for name in evaluation.results[0].pictures:
             scores = [result.pictures[name] for result in evaluation.results]
-            lines.append(_row([name, *(f"{s.abs_rel:.3f}/{s.delta1:.3f}" for s in scores)]))
+            cells = [f"{getattr(s, first):.3f}/{getattr(s, second):.3f}" for s in scores]
+            lines.append(_row([name, *cells]))
     if evaluation.failed:
         lines += ["", f"{len(evaluation.failed)} left out:", ""]
         lines += [f"- {name}: {why}" for name, why in evaluation.failed.items()]
@@ -91,7 +93,7 @@ def markdown(evaluation: Evaluation, per_picture: bool = False) -> str:
 def write_json(evaluations: list[Evaluation], command: dict[str, object], file: Path) -> None:
     """All numbers, each picture's too; null where one has no value."""
 
-    def plain(score: Score | None) -> dict[str, float | None] | None:
+    def plain(score: Any) -> dict[str, float | None] | None:
         if score is None:
             return None
         return {
@@ -105,7 +107,7 @@ def write_json(evaluations: list[Evaluation], command: dict[str, object], file: 
                 "spec": evaluation.spec,
                 "pictures": evaluation.measured,
                 "failed": evaluation.failed,
-                "published": [row._asdict() for row in PUBLISHED.get(evaluation.kind, ())],
+                "published": [row._asdict() for row in evaluation.published],
                 "results": [
                     {
                         "checkpoint": result.checkpoint,
@@ -128,7 +130,7 @@ def write_json(evaluations: list[Evaluation], command: dict[str, object], file: 
 def write_plot(
     evaluations: list[Evaluation], axis: str, values: list[str], per_line: int, file: Path
 ) -> None:
-    """A panel each for AbsRel, delta1 and boundary F1 over the values of a sweep.
+    """A panel each for the main figures (AbsRel, delta1, boundary F1) over the values of a sweep.
 
     A data set's results are lines of `per_line` points, one for each value, after another.
     Checkpoints that differ by a number at the end, such as gaussian-1 and gaussian-2, are one
@@ -149,8 +151,10 @@ def write_plot(
     places = [float(value) for value in values] if numeric else list(range(len(values)))
     if seeds:
         places = [labels.index(re.sub(r"-\d+$", "", value)) for value in values]
-    figure, panels = plt.subplots(1, len(PLOTTED), figsize=(4.2 * len(PLOTTED), 3.6))
-    for field, panel in zip(PLOTTED, panels, strict=True):
+    measure = MEASURES[evaluations[0].target]
+    plotted = measure.plotted
+    figure, panels = plt.subplots(1, len(plotted), figsize=(4.2 * len(plotted), 3.6))
+    for field, panel in zip(plotted, panels, strict=True):
         for evaluation in evaluations:
             swept = [r for r in evaluation.results if r.checkpoint]
             for start in range(0, len(swept), per_line):
@@ -167,7 +171,7 @@ def write_plot(
                     linestyle="-" if numeric and not seeds else "none",  # Names have no order.
                 )  # fmt: skip
         panel.set_title(
-            f"{HEADINGS[field]} ({'more' if MORE_IS_BETTER[field] else 'less'} is better)"
+            f"{measure.headings[field]} ({'more' if measure.better[field] else 'less'} is better)"
         )
         panel.set_xlabel(axis)
         if numeric:

@@ -10,13 +10,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from data.benchmark_sets import PROTOCOLS, is_benchmark, open_benchmark
 from data.hypersim import MAX_DEPTH as HYPERSIM_DEPTH
+from data.normal_sets import NORMALS_PROTOCOLS, open_normals
 from data.registry import open_dataset
 from data.sample import Sample, SampleDataset
 from data.vkitti import MAX_DEPTH as VKITTI_DEPTH
 from einops import rearrange
-from metrics import Score, mean_score, score, vertical_ramp
+from measures import MEASURES, Rules
+from metrics import mean_score
 from predictions import Predictor, Setting
 from report import Result
+from targets import TARGETS
 from tqdm import tqdm
 
 from marigold_core import MarigoldError
@@ -26,21 +29,11 @@ SPLITS = {"procedural": "test", "folder": "all", "hypersim": "test", "vkitti": "
 
 
 class Case(NamedTuple):
-    """One row of the table: settings that differ in nothing but the seed, or a trivial map."""
+    """One row of the table: settings that differ in nothing but the seed; none for a rival."""
 
     method: str
     settings: tuple[Setting, ...]
     fit: str
-
-
-class Rules(NamedTuple):
-    """How one data set is scored; see `metrics.score`. resolution None: the checkpoint's own."""
-
-    title: str
-    resolution: int | None = None
-    depth_range: tuple[float, float] | None = None
-    fit_columns: int | None = None
-    expected: int | None = None
 
 
 class Row(NamedTuple):
@@ -48,7 +41,7 @@ class Row(NamedTuple):
 
     number: int
     name: str
-    scores: list[list[Score]]
+    scores: list[list[Any]]
     error: str
 
 
@@ -62,7 +55,6 @@ class Processes(NamedTuple):
     finish: Callable[[], None] = lambda: None
 
 
-TRIVIAL = (Case("constant", (), ""), Case("ramp", (), ""))
 # What a U-Net without any error would score with the checkpoint's VAE.
 CEILING = Case("truth through the VAE", (), "")
 
@@ -86,11 +78,15 @@ def started_processes() -> Processes:
 
 
 def open_set(
-    spec: str, split: str | None, farthest: float | None = None
+    spec: str, target: str, split: str | None, farthest: float | None = None
 ) -> tuple[SampleDataset, Rules]:
-    """farthest: metres that count, of data without a published protocol; None: its own."""
+    """farthest: metres that count, of depth without a published protocol; None: its own."""
     kind, _, where = spec.partition(":")
-    if is_benchmark(spec):
+    if target == "normals" and kind in NORMALS_PROTOCOLS:
+        found = NORMALS_PROTOCOLS[kind]
+        rules = Rules(found.name, found.processing_resolution, expected=found.pictures)
+        return open_normals(spec), rules
+    if target == "depth" and is_benchmark(spec):
         protocol = PROTOCOLS[kind]
         rules = Rules(
             protocol.name,
@@ -100,36 +96,38 @@ def open_set(
             protocol.count,
         )
         return open_benchmark(spec), rules
-    dataset = open_dataset(spec, split or SPLITS.get(kind, "all"), farthest=farthest)
-    farthest = farthest or {"hypersim": HYPERSIM_DEPTH, "vkitti": VKITTI_DEPTH}.get(kind)
+    maps = TARGETS[target].maps
+    dataset = open_dataset(spec, split or SPLITS.get(kind, "all"), farthest=farthest, maps=maps)
     title = "Procedural scenes" if kind == "procedural" else f"{kind} {Path(where).name}"
+    if maps:
+        return dataset, Rules(title)
+    farthest = farthest or {"hypersim": HYPERSIM_DEPTH, "vkitti": VKITTI_DEPTH}.get(kind)
     return dataset, Rules(title, depth_range=None if farthest is None else (1e-5, farthest))
 
 
+def trivial_cases(dataset: SampleDataset, target: str) -> list[Case]:
+    """A row for each rival that needs no checkpoint."""
+    for index in range(len(dataset)):
+        try:
+            return [Case(name, (), "") for name in MEASURES[target].rivals(dataset[index])]
+        except (MarigoldError, OSError):
+            continue
+    return []
+
+
 def score_picture(
-    sample: Sample, predictor: Predictor, cases: Sequence[Case], rules: Rules
-) -> list[list[Score]]:
-    truth, valid = sample.depth.numpy(), sample.valid.numpy()
+    sample: Sample, predictor: Predictor, target: str, cases: Sequence[Case], rules: Rules
+) -> list[list[Any]]:
+    measure = MEASURES[target]
     picture = rearrange(sample.image, "c h w -> h w c").numpy()
     wanted = [setting for case in cases for setting in case.settings]
-    depths = dict(zip(wanted, predictor.depths(picture, wanted), strict=True))
-
-    def measured(depth: np.ndarray, fit: str) -> Score:
-        return score(
-            depth,
-            truth,
-            valid,
-            fit=fit,
-            depth_range=rules.depth_range,
-            fit_columns=rules.fit_columns,
-        )
-
-    others = {"constant": np.zeros(truth.shape, np.float32), "ramp": vertical_ramp(*truth.shape)}
+    results = dict(zip(wanted, predictor.results(picture, wanted), strict=True))
+    others = measure.rivals(sample)
     if CEILING in cases:
-        others[CEILING.method] = predictor.through_vae(truth, valid)
+        others[CEILING.method] = predictor.through_vae(sample, target)
     return [
-        [measured(depths[setting], case.fit) for setting in case.settings]
-        or [measured(others[case.method], "least_squares")]
+        [measure.of(results[setting], sample, case.fit, rules) for setting in case.settings]
+        or [measure.of(others[case.method], sample, "least_squares", rules)]
         for case in cases
     ]
 
@@ -137,6 +135,7 @@ def score_picture(
 def score_set(
     dataset: SampleDataset,
     predictor: Predictor,
+    target: str,
     cases: Sequence[Case],
     rules: Rules,
     processes: Processes,
@@ -150,7 +149,7 @@ def score_set(
                 Row(
                     index,
                     dataset.name(index),
-                    score_picture(dataset[index], predictor, cases, rules),
+                    score_picture(dataset[index], predictor, target, cases, rules),
                     "",
                 )
             )
@@ -166,7 +165,7 @@ def results_of(rows: list[Row], cases: Sequence[Case], checkpoint: str) -> list[
         pictures = {row.name: mean_score(row.scores[number]) for row in good}
         seeds = range(len(good[0].scores[number]))
         means = [mean_score([row.scores[number][seed] for row in good]) for seed in seeds]
-        std = Score(*np.std(means, axis=0, ddof=1)) if len(means) > 1 else None
-        whose = "" if case in TRIVIAL else checkpoint
+        std = type(means[0])(*np.std(means, axis=0, ddof=1)) if len(means) > 1 else None
+        whose = checkpoint if case.settings or case == CEILING else ""
         results.append(Result(whose, case.method, mean_score(means), std, pictures))
     return results

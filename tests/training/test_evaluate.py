@@ -108,7 +108,7 @@ def test_leading_timesteps_are_the_engines_own(checkpoint, folder, tmp_path):
 def test_a_checkpoint_for_something_else_is_refused(folder, tmp_path):
     normals = build_checkpoint(tmp_path / "normals", "normals-v1-1")
     with pytest.raises(SystemExit, match="estimates normals, and a checkpoint for depth is needed"):
-        run(normals, folder, tmp_path / "out")
+        run(normals, folder, tmp_path / "out", "--target", "depth")
 
 
 def test_the_ceiling_is_the_true_depth_through_the_vae(tmp_path):
@@ -191,9 +191,9 @@ def test_a_checkpoint_trained_on_under_the_same_name_is_a_new_one(checkpoint):
 def test_a_changed_picture_is_a_new_one(checkpoint, tmp_path, predicted):
     predictor = Predictor(Marigold.from_pretrained(checkpoint, device="cpu"), tmp_path, 48)
     image = np.random.default_rng(0).random((40, 48, 3)).astype(np.float32)
-    first = predictor.depths(image, [Setting(1, 1)])[0]
+    first = predictor.results(image, [Setting(1, 1)])[0].depth
     image[0, 0, 0] = 1 - image[0, 0, 0]
-    second = predictor.depths(image, [Setting(1, 1)])[0]
+    second = predictor.results(image, [Setting(1, 1)])[0].depth
     assert len(predicted) == 2
     assert not np.array_equal(first, second)
 
@@ -202,9 +202,9 @@ def test_a_changed_picture_is_a_new_one(checkpoint, tmp_path, predicted):
 def test_small_ensembles_are_the_beginning_of_large_ones(checkpoint, size):
     predictor = Predictor(Marigold.from_pretrained(checkpoint, device="cpu"), None, 48)
     image = np.random.default_rng(0).random((*size, 3)).astype(np.float32)
-    together = predictor.depths(image, [Setting(1, n) for n in (1, 2, 5)])
+    together = [r.depth for r in predictor.results(image, [Setting(1, n) for n in (1, 2, 5)])]
     for n, depth in zip((1, 2, 5), together, strict=True):
-        alone = predictor.depths(image, [Setting(1, n)])[0]
+        alone = predictor.results(image, [Setting(1, n)])[0].depth
         np.testing.assert_allclose(depth, alone, atol=1e-4)
 
 
