@@ -4,6 +4,7 @@
     python benchmarks/metric.py FOLDER --draws 10 --frames 3 # a quick look
     python benchmarks/metric.py FOLDER --checkpoint nano     # a checkpoint's own predictions
     python benchmarks/metric.py FOLDER --checkpoint nano --guided --draws 3
+    python benchmarks/metric.py FOLDER --rows 10 100 16-line     # these rows alone
 
 FOLDER holds one folder a frame: a picture, a 16-bit depth picture, and a meta.json that names them
 (rgb_file, depth_file, to_metres, invalid; frames of ray distance or disparity are left out).
@@ -175,11 +176,11 @@ def measured(
     except MarigoldError:  # two points of which one is wrong can contradict the map
         pass
     times.append(time.process_time() - began)
-    if arguments.guided and fitted is not None and len(known) > 2:
+    if arguments.guided and fitted is not None:
         from marigold_core.metric.guided import guided_depth
 
         guided = guided_depth(
-            marigold, frame.picture, known, before=fitted, seed=0,
+            marigold, frame.picture, known, before=frame.prediction, seed=0,
             num_inference_steps=arguments.guided_steps,
         )  # fmt: skip
         found["guided"] = guided.depth[pixels].astype(float)
@@ -217,6 +218,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--draws", type=int, default=100, help="sets of points for each frame")
     parser.add_argument("--frames", type=int, help="so many frames alone")
+    rows = {**{str(count): (count, 0) for count in COUNTS},
+            **{f"{lines}-line": (0, lines) for lines in LIDARS}}  # fmt: skip
+    parser.add_argument("--rows", nargs="+", choices=rows, default=list(rows), metavar="ROW",
+                        help=f"of {', '.join(rows)} (default: all)")  # fmt: skip
     parser.add_argument("--checkpoint", help="its predictions instead of simulated ones")
     parser.add_argument("--ensemble", type=int, default=1)
     parser.add_argument("--guided", action="store_true", help="guided sampling too; takes long")
@@ -242,22 +247,23 @@ def main() -> None:
     print(f"\n\n| points | {' | '.join(names)} | fit / oracle | worst frame | fit, ms |")
     print("|---|" + "--:|" * (len(names) + 3))
     missed = False
-    for count, lines in [(n, 0) for n in COUNTS] + [(0, n) for n in LIDARS]:
+    for count, lines in (rows[name] for name in arguments.rows):
         per_frame: dict[str, list[tuple[float, float]]] = defaultdict(list)
         ratios, times = [], []
         for frame in frames:
             rng = np.random.default_rng(1000 + count + lines)
             known = np.argwhere(np.isfinite(frame.truth))
             pixels = tuple(known[rng.integers(len(known), size=MEASURED)].T)
-            rows = [
+            each = [
                 measured(frame, drawn(frame, count, lines, rng), pixels, arguments, marigold, times)
                 for _ in range(arguments.draws)
             ]
             for name in names:
-                got = np.array([row[name] for row in rows if name in row])
+                got = np.array([one[name] for one in each if name in one])
                 if len(got):
                     per_frame[name].append(tuple(np.median(got, axis=0)))
-            ratios.append(per_frame["fit"][-1][0] / frame.oracle)
+            if any("fit" in one for one in each):
+                ratios.append(per_frame["fit"][-1][0] / frame.oracle)
         cells = []
         for name in names:
             if per_frame[name]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,20 +17,14 @@ from torch import Tensor, nn
 
 from .checkpoints.loading import Checkpoint, checked_device, load_checkpoint
 from .denoising import decode, denoise, encode, vae_factor
-from .diffusion import (
-    Generator,
-    NoiseSchedule,
-    SamplerTable,
-    checked_generator,
-    draw_noise,
-    lcm_table,
-)
-from .errors import MarigoldError, MarigoldWarning
+from .diffusion import NoiseSchedule
+from .errors import MarigoldError
 from .images import read_samples
 from .memory import in_batches, unet_batch, vae_batch
 from .options import Options
 from .progress import Callback, Reporter, timed
 from .resize import checked_mask, processing_size, to_pixels
+from .starting import start_of
 from .targets import WORDS, Target, depth_target, synchronize, target_of
 
 # Latent pixels. With nano on a CPU a preview takes 31 ms, at 24 it took 66: every step pays it.
@@ -263,19 +256,10 @@ class Marigold:
         options = replace(options or Options(), **changes)
         seconds = {} if seconds is None else seconds
         wait = partial(synchronize, self.device)
-        table = self._sampler(options)
         if not len(frames):
             raise MarigoldError("There are no frames; give at least one.")
         first = read_samples(frames[0])
-        size = self._processing_size(first, options)
-        generator = checked_generator(options, self.device)
-        latents = self._initial_latents(size, options, generator)
-        # An LCM draws again after every step but the last, for all members at once as in a single
-        # batch of diffusers', so that no member's noise depends on the batches.
-        draws = 0 if table.noise is None else len(table) - 1
-        step_noise = [
-            draw_noise(tuple(latents.shape), generator, self.device) for _ in range(draws)
-        ]
+        table, size, latents, step_noise = start_of(self, first.shape[:2], options)
         members = len(latents)
         work = members * (len(table) + 1)  # of a frame: a step of each member, and its decoding
         report = Reporter(callback, len(frames) * work, self.device) if callback else None
@@ -285,9 +269,7 @@ class Marigold:
             numbers = range(start, min(start + at_once, len(frames)))
             with timed(seconds, "encode", wait):
                 encoded = [
-                    self._encode(
-                        same_size(frames[number], first, number) if number else first, size
-                    )
+                    self.encode(same_size(frames[number], first, number) if number else first, size)
                     for number in numbers
                 ]
             copies = (len(numbers), 1, 1, 1)
@@ -310,8 +292,8 @@ class Marigold:
                 results = [part.clone() for part in maps.split(members)]
             yield from results
 
-    def _encode(self, picture: NDArray[Any], size: tuple[int, int]) -> Tensor:
-        """The latent (1, 4, h, w) of a picture that is processed at `size`."""
+    def encode(self, picture: NDArray[Any], size: tuple[int, int]) -> Tensor:
+        """The latent (1, 4, h, w) of a picture (H, W, 3), resized to `size` and padded."""
         return encode(self.vae, to_pixels(picture, size, vae_factor(self.vae)), self.device)
 
     def _frames_at_once(self, latents: Tensor, count: int, options: Options) -> int:
@@ -321,59 +303,6 @@ class Marigold:
             self.unet, latents[0, 0].numel(), members * count, self.device
         )
         return max(1, fit // members)
-
-    def _sampler(self, options: Options) -> SamplerTable:
-        steps = options.num_inference_steps or self.num_inference_steps
-        spacing = options.timestep_spacing
-        if self.family == "lcm":
-            if spacing not in (None, "trailing"):
-                raise MarigoldError(
-                    f"timestep_spacing is {spacing!r}, but an LCM checkpoint has timesteps of its "
-                    "own; leave it out."
-                )
-            return lcm_table(self.scheduler_config, steps)
-        if self.family == "e2e" and steps != 1:
-            raise MarigoldError(
-                f"num_inference_steps is {steps}, but this checkpoint was fine-tuned end to end "
-                "for a single step; leave it out."
-            )
-        return self.schedule.ddim(steps, spacing)
-
-    def _processing_size(self, picture: NDArray[Any], options: Options) -> tuple[int, int]:
-        resolution = options.processing_resolution
-        if resolution is None:
-            resolution = self.processing_resolution
-        return processing_size(picture.shape[0], picture.shape[1], resolution)
-
-    def _initial_latents(
-        self, size: tuple[int, int], options: Options, generator: Generator | None
-    ) -> Tensor:
-        """The latents to start from, float32 (N, C, h, w)."""
-        latents, members = options.latents, options.ensemble_size
-        if latents is not None and not isinstance(latents, Tensor):
-            raise MarigoldError(f"latents are a torch tensor, not {type(latents).__name__}.")
-        if members is None:
-            members = self.ensemble_size if latents is None else len(latents)
-        if isinstance(generator, list) and len(generator) != members:
-            raise MarigoldError(f"There are {len(generator)} generators for {members} members.")
-        shape = self.latent_shape(*size, processing_resolution=0, ensemble_size=members)
-        if latents is not None:
-            if tuple(latents.shape) != shape:
-                raise MarigoldError(
-                    f"latents have the shape {tuple(latents.shape)}; this picture, resolution and "
-                    f"ensemble size need {shape}."
-                )
-            return latents
-        if self.family != "e2e":
-            return draw_noise(shape, generator, self.device)
-        if members > 1:
-            warnings.warn(
-                "This checkpoint starts from zeros instead of noise, so that all members of its "
-                "ensemble are the same; use ensemble_size=1.",
-                MarigoldWarning,
-                stacklevel=4,
-            )
-        return torch.zeros(shape, device=self.device)
 
     @torch.inference_mode()
     def _maps(self, latents: Tensor) -> Tensor:
@@ -416,11 +345,12 @@ class Marigold:
 
     def _step_done(self, report: Reporter, before: int) -> Any:
         def step_done(done: int, first_x0: Any) -> None:
-            report("denoise", before + done, lambda: self._preview(first_x0()))
+            report("denoise", before + done, lambda: self.preview(first_x0()))
 
         return step_done
 
-    def _preview(self, latent: Tensor) -> NDArray[np.float32]:
+    def preview(self, latent: Tensor) -> NDArray[np.float32]:
+        """What a latent (1, C, h, w) is decoded to, small: see `Progress`."""
         # Nearest: averaged latents are weaker than any that the decoder has seen.
         shrink = max(1.0, max(latent.shape[-2:]) / PREVIEW_SIDE)
         small = [max(1, round(side / shrink)) for side in latent.shape[-2:]]

@@ -99,7 +99,7 @@ def in_metres(
                 image,
                 known,
                 options,
-                before=result,
+                before=depth_map,
                 mask=depth_map.mask,
                 callback=step_done,
             )

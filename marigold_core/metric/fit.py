@@ -22,6 +22,7 @@ from .lengths import Measures, scale_and_offset
 from .robust import (
     BIWEIGHT,
     RobustLine,
+    agreement,
     bootstrap_lines,
     left_out_residuals,
     robust_centre,
@@ -271,11 +272,8 @@ def _at_points(
         usable = usable[np.linspace(0, len(usable) - 1, _MAX_FITTED).astype(np.int64)]
     weights = np.asarray(known.weights)[usable]
     if uncertainty is not None and len(usable):
-        spread = np.nan_to_num(uncertainty.astype(np.float64), nan=np.inf, posinf=np.inf)
-        # The map is wrong where its members agree, too: hence the floor of its usual spread.
-        floor = float(np.median(spread[np.isfinite(values)]))
-        if 0 < floor < np.inf:
-            weights = weights / (1 + (spread[rows, columns][usable] / floor) ** 2)
+        inside = np.where(np.isfinite(values), uncertainty, np.nan)
+        weights = weights * agreement(inside, rows[usable], columns[usable])
     return usable, found[usable], known.metres[usable], np.maximum(weights, 1e-12)
 
 

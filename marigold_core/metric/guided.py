@@ -24,19 +24,20 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..denoising import encode, vae_factor
+from ..denoising import vae_factor
 from ..depth import DepthMap
-from ..diffusion import checked_generator
 from ..engine import Marigold
 from ..errors import MarigoldError, is_out_of_memory
 from ..images import read_image
 from ..memory import release_memory, too_little_memory
 from ..options import Options
 from ..progress import Callback, Reporter, timed
-from ..resize import checked_mask, resize_map, to_pixels
+from ..resize import checked_mask, resize_map
+from ..starting import start_of
 from ..targets import synchronize
-from .fit import MetricFit, surely_wrong
+from .fit import MetricFit, fit_metric, surely_wrong
 from .hints import KnownDepths
+from .robust import agreement
 
 STEPS = 50
 # Adam's learning rates, published: of the latent, and of the roots of scale and shift.
@@ -88,16 +89,19 @@ def guided_depth(
     options, changes: as in `Marigold.predict`; num_inference_steps None is 50, as published (10
     is the authors' choice for CPUs). Members are denoised one at a time and merged by their
     median; two or more give an uncertainty. bfloat16 and a tiny VAE save memory and time.
-    before: an earlier result of `fit_metric` on this picture, whose scale and shift are where
-    those of the sampling start; None starts from the points' range, as published. Known points
-    that are surely wrong by its fit and, where it was of an ensemble, by its uncertainty, are left
-    out: the squared error follows every point, a wrong one too.
+    before: an earlier depth map of this picture, as `Marigold` or `fit_metric` returned it. The
+    scale and shift of its fit are where those of the sampling start; None starts from the points'
+    range, as published. Known points that are surely wrong by it are left out: the squared error
+    follows every point, a wrong one too. Where it is of an ensemble, and not yet fitted, points at
+    which the members disagree count less, as in `fit_metric`.
     checkpointing: compute activations twice instead of keeping them, for small cards; switched on
     by itself where memory runs out.
     callback: as in `predict`.
 
-    Only the points of `known` guide, not its lengths. Raises MarigoldError for fewer than two
-    points, points of one distance, and checkpoints without a denoising trajectory (LCM, E2E).
+    Only the points of `known` steer. Its lengths and camera height do not, and the result's notes
+    say so; of points without a scale they give the scale, by the fit of `before`. Raises
+    MarigoldError for fewer than two points, points of one distance, and checkpoints without a
+    denoising trajectory (LCM, E2E).
     """
     options = replace(options or Options(), **changes)
     marigold.expect("depth")
@@ -108,20 +112,23 @@ def guided_depth(
         )
     if options.num_inference_steps is None:
         options = replace(options, num_inference_steps=STEPS)
-    table = marigold._sampler(options).to(marigold.device)
     picture = read_image(image)
     full_size = picture.shape[0], picture.shape[1]
     used = None if mask is None else checked_mask(mask, full_size)
-    size = marigold._processing_size(picture, options)
-    generator = checked_generator(options, marigold.device)
-    latents = marigold._initial_latents(size, options, generator)
+    spread = None
+    if before is not None and before.fit is None:
+        spread = before.uncertainty
+        before = fit_metric(before, known)
+    known, notes = _steering(known, before, full_size)
+    table, size, latents, _ = start_of(marigold, full_size, options)
+    table = table.to(marigold.device)
+    factor = vae_factor(marigold.vae)
+    padded = latents.shape[-2] * factor, latents.shape[-1] * factor
+    points, outliers = _points(known, before, spread, full_size, size, padded, marigold.device)
     seconds: dict[str, float] = {}
     wait = partial(synchronize, marigold.device)
     with timed(seconds, "encode", wait):
-        pixels = to_pixels(picture, size, vae_factor(marigold.vae))
-        image_latent = encode(marigold.vae, pixels, marigold.device).clone()
-    padded = pixels.shape[-2], pixels.shape[-1]
-    points, outliers = _points(known, before, full_size, size, padded, marigold.device)
+        image_latent = marigold.encode(picture, size).clone()
     steps = len(table)
     total = len(latents) * (steps + 1)
     report = Reporter(callback, total, marigold.device) if callback else None
@@ -140,7 +147,32 @@ def guided_depth(
             lines.append((scale * points.span, shift * points.nearest))
             if report is not None:
                 report("decode", (number + 1) * (steps + 1), partial(_shown, depth.cpu()))
-    return _merged(maps, lines, full_size, used, known, outliers, seconds, options)
+    fit = _fit(lines, known, outliers, notes)
+    return _merged(maps, full_size, used, fit, seconds, options)
+
+
+def _steering(
+    known: KnownDepths, before: DepthMap | None, size: tuple[int, int]
+) -> tuple[KnownDepths, tuple[str, ...]]:
+    """The points, in metres where something says how long those are; and what the user should know
+    of hints that do not steer."""
+    notes = []
+    if not known.in_metres and before is not None and before.fit and before.fit.in_metres:
+        rows, columns = known.pixels(size)
+        ratios = before.depth[rows, columns] / known.metres
+        known = known.scaled(float(np.median(ratios[np.isfinite(ratios)])))
+    assert known.lengths is not None
+    others = [
+        *(["known lengths"] if len(known.lengths) else []),
+        *(["the camera's height"] if known.camera_height is not None else []),
+    ]
+    if others:
+        notes.append(
+            f"Of the hints only the points steer guided sampling: {' and '.join(others)} did not."
+        )
+    if not known.in_metres:
+        notes.append("The known depths have no scale, and neither has the result.")
+    return known, tuple(notes)
 
 
 def _within_memory(
@@ -235,12 +267,14 @@ def _gradients(marigold: Marigold, checkpointing: bool) -> Iterator[None]:
 def _points(
     known: KnownDepths,
     before: DepthMap | None,
+    spread: NDArray[np.float32] | None,
     full_size: tuple[int, int],
     size: tuple[int, int],
     padded: tuple[int, int],
     device: torch.device,
 ) -> tuple[_Points, NDArray[np.int64]]:
-    """The known points that guide, and the indices of those left out."""
+    """The known points that guide, and the indices of those left out. spread: of the ensemble
+    before, (H, W)."""
     rows, columns = known.pixels(full_size)
     wrong = np.zeros(len(known), bool) if before is None else surely_wrong(before, known)
     metres = torch.from_numpy(known.metres[~wrong]).float()
@@ -254,7 +288,8 @@ def _points(
     # Scaling to the picture repeats the edge of the map, not of the padding beside it.
     places = np.clip(centres * (size[1], size[0]), 0.5, (size[1] - 0.5, size[0] - 0.5))
     grid = torch.from_numpy(2 * places[~wrong] / (padded[1], padded[0]) - 1).float()
-    weights = torch.from_numpy(np.asarray(known.weights)[~wrong]).float()
+    trust = np.asarray(known.weights) * (1 if spread is None else agreement(spread, rows, columns))
+    weights = torch.from_numpy(trust[~wrong]).float()
     nearest = float(metres.min())
     span = float(metres.max()) - nearest
     start = 1.0, 1.0
@@ -275,13 +310,29 @@ def _points(
     return points, np.flatnonzero(wrong)
 
 
-def _merged(
-    maps: list[Tensor],
+def _fit(
     lines: list[tuple[float, float]],
-    full_size: tuple[int, int],
-    mask: NDArray[np.bool_] | None,
     known: KnownDepths,
     outliers: NDArray[np.int64],
+    notes: tuple[str, ...],
+) -> MetricFit:
+    """The members' median scale and shift, as a fit."""
+    scale, shift = np.median(np.array(lines), axis=0)
+    return MetricFit(
+        float(scale),
+        float(shift),
+        outliers=outliers,
+        fitted=len(known),
+        in_metres=known.in_metres,
+        notes=notes,
+    )
+
+
+def _merged(
+    maps: list[Tensor],
+    full_size: tuple[int, int],
+    mask: NDArray[np.bool_] | None,
+    fit: MetricFit,
     seconds: dict[str, float],
     options: Options,
 ) -> DepthMap:
@@ -295,24 +346,13 @@ def _merged(
         uncertainty = None
         if len(members) > 1:
             uncertainty = np.median(np.abs(members - depth), axis=0).astype(np.float32)
-    scale, shift = np.median(np.array(lines), axis=0)
-    fit = MetricFit(
-        float(scale),
-        float(shift),
-        outliers=outliers,
-        fitted=len(known),
-        in_metres=known.in_metres,
-        notes=()
-        if known.in_metres
-        else ("The known depths have no scale, and neither has the result.",),
-    )
     if mask is not None and tuple(size) != full_size:
         mask = None
     return DepthMap(
         depth.astype(np.float32),
         uncertainty,
         mask=mask,
-        scale_invariant=not known.in_metres,
+        scale_invariant=not fit.in_metres,
         shift_invariant=False,
         seconds=seconds,
         fit=fit,
@@ -320,7 +360,7 @@ def _merged(
 
 
 def _report(marigold: Marigold, report: Reporter, done: int, step: int, x0: Tensor) -> None:
-    report("denoise", done + step, lambda: marigold._preview(x0))
+    report("denoise", done + step, lambda: marigold.preview(x0))
 
 
 def _shown(depth: Tensor) -> NDArray[np.float32]:

@@ -76,6 +76,18 @@ def weighted_median(values: Floats, weights: Floats) -> float:
     return float(values[order[at]])
 
 
+def agreement(
+    spread: NDArray[np.floating], rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> Floats:
+    """Weights in (0, 1] of pixels of a map by its ensemble's spread (H, W), NaN = unknown: 1 / 2
+    where the members differ as much as they usually do."""
+    spread = spread.astype(np.float64)
+    usual = float(np.median(spread[np.isfinite(spread)])) if np.isfinite(spread).any() else 0.0
+    at = np.nan_to_num(spread[rows, columns], nan=np.inf, posinf=np.inf)
+    # The map is wrong where its members agree, too: hence the floor of its usual spread.
+    return 1 / (1 + (at / usual) ** 2) if usual > 0 else np.ones(len(at))
+
+
 def log_residuals(lines: Floats, x: Floats, y: Floats) -> Floats:
     """(L, 2) lines, (N,) points -> (L, N); where a line is not above 0, it is far off."""
     return np.log(np.maximum((lines[:, :1] * x + lines[:, 1:]) / y, 1e-9))

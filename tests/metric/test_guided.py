@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from checkpoint_builders import FAMILIES, TEXT_WIDTH, tiny_unet, tiny_vae
-from diffusers import DDIMScheduler
+from checkpoint_builders import (
+    FAMILIES,
+    TEXT_WIDTH,
+    build_tiny_autoencoder,
+    tiny_unet,
+    tiny_vae,
+)
+from diffusers import AutoencoderTiny, DDIMScheduler
 
 from marigold_core import Cancelled, DepthMap, KnownDepths, Marigold, MarigoldError
 from marigold_core.metric.fit import fit_metric
@@ -126,6 +135,26 @@ def test_checkpointing_changes_nothing_but_the_memory(marigold):
     assert all(p.requires_grad for p in marigold.unet.parameters())
 
 
+def test_checkpointing_keeps_less(marigold):
+    def kept(checkpointing: bool) -> int:
+        """The most bytes that are kept for gradients."""
+        storages = {}
+
+        def pack(tensor):
+            if not isinstance(tensor, torch.nn.Parameter):
+                storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            guided_depth(
+                marigold, PICTURE, hints(), seed=1, num_inference_steps=1,
+                checkpointing=checkpointing,
+            )  # fmt: skip
+        return sum(storages.values())
+
+    assert kept(True) < 0.6 * kept(False)
+
+
 def test_where_memory_runs_out_activations_are_computed_twice(marigold):
     tried = []
 
@@ -190,6 +219,66 @@ def test_scale_and_shift_start_from_the_fit_before(marigold):
     guided = guided_depth(marigold, PICTURE, known, before=before, seed=1, num_inference_steps=1)
     assert guided.fit.scale == pytest.approx(before.fit.scale, rel=0.03)
     assert guided.fit.shift == pytest.approx(before.fit.shift, rel=0.03)
+
+
+def test_points_where_the_members_before_disagree_count_less(marigold):
+    known = hints(30)
+    metres = known.metres.copy()
+    metres[4] *= 1.3  # too little to be left out
+    spoilt = KnownDepths(known.positions, metres, size=SIZE)
+    rows, columns = known.pixels(SIZE)
+    ramp = np.linspace(0, 1, SIZE[0], dtype=np.float32)[:, None].repeat(SIZE[1], 1)
+    spread = np.full(SIZE, 0.01, np.float32)
+    spread[rows[4], columns[4]] = 10.0
+    options = {"seed": 1, "num_inference_steps": 3}
+    unsure = guided_depth(marigold, PICTURE, spoilt, before=DepthMap(ramp, spread), **options)
+    # The same fit to start from, with the point left out by hand.
+    weights = np.full(30, 1.0)
+    weights[4] = 1e-6
+    light = KnownDepths(known.positions, metres, weights, size=SIZE)
+    fitted = fit_metric(DepthMap(ramp, spread), spoilt)
+    wanted = guided_depth(marigold, PICTURE, light, before=fitted, **options)
+    equal = guided_depth(marigold, PICTURE, spoilt, before=fitted, **options)
+    assert np.abs(unsure.depth - wanted.depth).max() < 0.01 * np.ptp(wanted.depth)
+    assert np.abs(equal.depth - wanted.depth).max() > 0.02 * np.ptp(wanted.depth)
+
+
+def test_hints_that_do_not_steer_are_named(marigold):
+    known = replace(hints(), lengths=np.array([[3, 4, 30, 20, 1.5]]), camera_height=1.6)
+    options = {"seed": 1, "num_inference_steps": 2}
+    (note,) = guided_depth(marigold, PICTURE, known, **options).fit.notes
+    assert "known lengths and the camera's height did not" in note
+    assert guided_depth(marigold, PICTURE, hints(), **options).fit.notes == ()
+
+
+def test_a_known_length_gives_the_points_of_a_reconstruction_their_scale(marigold):
+    ramp = np.linspace(0, 1, SIZE[0], dtype=np.float32)[:, None].repeat(SIZE[1], 1)
+    unscaled = replace(hints(30), in_metres=False, lengths=np.array([[3, 35, 50, 35, 9.0]]))
+    before = fit_metric(DepthMap(ramp), unscaled)
+    assert before.is_metric
+    options = {"seed": 1, "num_inference_steps": 2}
+    guided = guided_depth(marigold, PICTURE, unscaled, before=before, **options)
+    assert guided.is_metric
+    assert np.median(guided.depth) == pytest.approx(np.median(before.depth), rel=0.5)
+    alone = guided_depth(marigold, PICTURE, unscaled, **options)
+    assert not alone.is_metric and any("no scale" in note for note in alone.fit.notes)
+
+
+def test_bfloat16_and_a_tiny_vae(marigold, tmp_path):
+    options = {"seed": 1, "num_inference_steps": 2}
+    full = guided_depth(marigold, PICTURE, hints(), **options).depth
+    half = Marigold(
+        deepcopy(marigold.unet), deepcopy(marigold.vae), FAMILIES["v1-1"][1],
+        marigold.text_embedding, processing_resolution=50,
+    ).to(dtype=torch.bfloat16)  # fmt: skip
+    rounded = guided_depth(half, PICTURE, hints(), **options).depth
+    assert np.abs(rounded - full).mean() < 0.1 * np.ptp(full)
+    tiny = Marigold(
+        marigold.unet, AutoencoderTiny.from_pretrained(build_tiny_autoencoder(tmp_path)),
+        FAMILIES["v1-1"][1], marigold.text_embedding, processing_resolution=50,
+    )  # fmt: skip
+    twice = guided_depth(tiny, PICTURE, hints(), checkpointing=True, **options)
+    assert np.isfinite(twice.depth).all() and twice.depth.shape == SIZE
 
 
 def test_what_cannot_be_guided_says_why(marigold):
