@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .checkpoints.loading import Checkpoint, checked_device, load_checkpoint
-from .denoising import decode, denoise, encode, vae_factor
+from .denoising import decode, denoise, encode, start_of, vae_factor
 from .diffusion import NoiseSchedule
 from .errors import MarigoldError
 from .images import read_samples
@@ -24,7 +24,6 @@ from .memory import in_batches, unet_batch, vae_batch
 from .options import Options
 from .progress import Callback, Reporter, timed
 from .resize import checked_mask, processing_size, to_pixels
-from .starting import start_of
 from .targets import WORDS, Target, depth_target, synchronize, target_of
 
 # Latent pixels. With nano on a CPU a preview takes 31 ms, at 24 it took 66: every step pays it.

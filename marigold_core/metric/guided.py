@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..denoising import vae_factor
+from ..denoising import start_of, vae_factor
 from ..depth import DepthMap
 from ..engine import Marigold
 from ..errors import MarigoldError, is_out_of_memory
@@ -33,7 +33,6 @@ from ..memory import release_memory, too_little_memory
 from ..options import Options
 from ..progress import Callback, Reporter, timed
 from ..resize import checked_mask, resize_map
-from ..starting import start_of
 from ..targets import synchronize
 from .fit import MetricFit, fit_metric, surely_wrong
 from .hints import KnownDepths
