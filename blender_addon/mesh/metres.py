@@ -21,7 +21,7 @@ from .grid_mesh import DEPTH, FURTHEST, NEAREST
 from .shape_inputs import get_input, set_inputs
 
 ESTIMATE = "estimate"
-# Below this change of d the mesh stays as it is, and near and far say all.
+# A fit that is a straight line within this part is near and far alone; no vertex changes.
 SAME = 1e-4
 
 
@@ -59,22 +59,17 @@ def fit_to_metres(obj: bpy.types.Object) -> MetricFit:
     fit = fit_depth(np.where(grid < HOLE / 2, grid, np.nan), known)
     if not fit.shift_fitted:
         return _scaled(obj, known)
-    seen = grid[grid < HOLE / 2]
-    near, far = (float(z) for z in fit.depth(np.array([seen.min(), seen.max()])))
-    if not far > near > 0:
-        raise MarigoldError("What is known puts the whole picture at one distance; check it.")
-    span = (seen.max() - seen.min()) / (far - near)
-
-    def bent(values: NDArray[np.float32]) -> NDArray[np.float32]:
-        moved = seen.min() + (fit.depth(values) - near) * span
-        return np.where(values < HOLE / 2, moved, values).astype(np.float32)
-
-    straight = np.abs(bent(seen) - seen).max() < SAME
-    if not (straight and source == DEPTH):
-        _bend(mesh, estimate, bent, source)
-    # Near and far are the distances of d = 0 and 1.
-    low = near - float(seen.min() / span)
-    set_inputs(obj, near=max(low, 1e-4), far=low + 1 / float(span), relief=1.0)
+    seen = grid[grid < HOLE / 2].astype(np.float64)
+    line = fit.scale * seen + fit.shift
+    if source == DEPTH and fit.shift > 0 and np.allclose(fit.depth(seen), line, rtol=SAME):
+        near, far = fit.shift, fit.shift + fit.scale
+    else:
+        near, far = (float(z) for z in fit.depth(np.array([seen.min(), seen.max()])))
+        if not far > near:
+            raise MarigoldError("What is known puts the whole picture at one distance; check it.")
+        d = (fit.depth(estimate) - near) / (far - near)
+        _bend(mesh, estimate, np.where(estimate < HOLE / 2, d, HOLE).astype(np.float32))
+    set_inputs(obj, near=near, far=far, relief=1.0)
     return fit
 
 
@@ -89,19 +84,16 @@ def _scaled(obj: bpy.types.Object, known: KnownDepths) -> MetricFit:
     return fit
 
 
-def _bend(mesh: bpy.types.Mesh, estimate: NDArray[np.float32], bent: Any, source: str) -> None:
-    """Write `bent` of the estimate into d; of each face's extremes, too, which follow as it is
-    monotone."""
-    faces = {NEAREST: np.fmin, FURTHEST: np.fmax}
-    if source == DEPTH:
+def _bend(mesh: bpy.types.Mesh, estimate: NDArray[np.float32], d: NDArray[np.float32]) -> None:
+    """Give the vertices another d, and the faces its extremes; the estimate stays with them."""
+    if ESTIMATE not in mesh.attributes:
         mesh.attributes.new(ESTIMATE, "FLOAT", "POINT").data.foreach_set("value", estimate)
-    values = bent(estimate)
-    mesh.attributes[DEPTH].data.foreach_set("value", values)
+    mesh.attributes[DEPTH].data.foreach_set("value", d)
     corners = np.empty(len(mesh.loops), dtype=np.int32)
     mesh.loops.foreach_get("vertex_index", corners)
-    of_corners = values[corners].reshape(-1, 4)
-    for name, extreme in faces.items():
-        mesh.attributes[name].data.foreach_set("value", extreme.reduce(of_corners, axis=1))
+    of_faces = d[corners].reshape(-1, 4)
+    for name, extremes in ((NEAREST, of_faces.min(axis=1)), (FURTHEST, of_faces.max(axis=1))):
+        mesh.attributes[name].data.foreach_set("value", extremes)
     mesh.update()
 
 

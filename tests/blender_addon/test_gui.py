@@ -31,7 +31,7 @@ pytestmark = [
 ]
 
 
-STORIES = ("artist", "menus", "environment", "faults")
+STORIES = ("artist", "measure", "menus", "environment", "faults")
 DRIVER = """import sys, tempfile
 from pathlib import Path
 folder = Path(tempfile.mkdtemp())
