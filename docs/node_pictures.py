@@ -15,7 +15,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from marigold_core import DepthMap, Marigold, normalize_depth, panorama_depth, read_image
+from marigold_core import (
+    DepthMap,
+    Marigold,
+    align_sequence,
+    normalize_depth,
+    panorama_depth,
+    read_image,
+)
 from marigold_core.colormaps import COLORMAPS, colorize
 from marigold_core.intrinsics import linear_to_srgb
 from marigold_core.panorama import sphere_rays
@@ -64,6 +71,29 @@ def halves(upper: NDArray[np.uint8], lower: NDArray[np.uint8]) -> Image.Image:
     line = (0, THUMBNAIL, THUMBNAIL, 0)
     ImageDraw.Draw(thumbnail).line(line, "white", 4)
     return thumbnail
+
+
+def film(marigold: Marigold, rgb: Floats) -> Image.Image:
+    """A square with three frames of a pan, each beside its depth, aligned as frames of a clip."""
+    height, width = rgb.shape[:2]
+    tall, wide = height * 3 // 4, width * 3 // 4
+    corners = (
+        [(height - tall) * n // 2 for n in range(3)],
+        [(width - wide) * n // 2 for n in range(3)],
+    )
+    frames = [
+        rgb[y : y + tall, x : x + wide]
+        for y, x in zip(reversed(corners[0]), corners[1], strict=True)
+    ]
+    depths = torch.stack([one[0] for one in marigold.predict_frames(frames, seed=0)])
+    gray = normalize_depth(align_sequence(depths.cpu().numpy()), invert=True)
+    sheet = Image.new("RGB", (THUMBNAIL, THUMBNAIL), (32, 32, 36))
+    size = THUMBNAIL // 2 - 2, THUMBNAIL // 3 - 2
+    for row, pair in enumerate(zip(frames, gray, strict=True)):
+        for column, one in enumerate(pair):
+            small = Image.fromarray(to_bytes(one)).resize(size, Image.Resampling.LANCZOS)
+            sheet.paste(small, (column * (size[0] + 4), row * (size[1] + 3)))
+    return sheet
 
 
 def relief(depth: Floats) -> Floats:
@@ -172,12 +202,15 @@ def quarters(pictures: list[NDArray[np.uint8]]) -> Image.Image:
     return sheet
 
 
-def from_the_side(depth_map: DepthMap, rgb: Floats) -> Floats:
+def from_the_side(
+    depth_map: DepthMap, rgb: Floats, degrees: float = 16, *, fill: bool = False
+) -> Floats:
     """The mesh's vertices, drawn nearest last from a camera that stands to the right."""
-    mesh = depth_map.mesh(rgb, fov_degrees=50, near=1.0, far=4.0)
+    mesh = depth_map.mesh(rgb, fov_degrees=50, near=1.0, far=4.0, fill=fill)
+    assert mesh.texture is not None
     height, width = rgb.shape[:2]
     points = mesh.vertices.astype(np.float64)
-    turn, centre = np.radians(16), np.array([0, 0, 2.2])
+    turn, centre = np.radians(degrees), np.array([0, 0, 2.2])
     rotation = np.array(
         [[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]]
     )
@@ -185,8 +218,9 @@ def from_the_side(depth_map: DepthMap, rgb: Floats) -> Floats:
     focal = width / 2 / np.tan(np.radians(25))
     column = np.rint(points[:, 0] / points[:, 2] * focal + width / 2).astype(int)
     row = np.rint(points[:, 1] / points[:, 2] * focal + height / 2).astype(int)
-    texel = np.rint(mesh.uvs * [width - 1, height - 1]).astype(int)
-    colours = rgb[height - 1 - texel[:, 1], texel[:, 0]]
+    rows, columns = mesh.texture.shape[:2]
+    texel = np.minimum(mesh.uvs * [columns, rows], [columns - 1, rows - 1]).astype(int)
+    colours = mesh.texture[rows - 1 - texel[:, 1], texel[:, 0]] / np.float32(255)
     picture = np.full((height, width, 3), 0.12, np.float32)
     for point in np.argsort(-points[:, 2]):
         y, x = row[point], column[point]
@@ -232,6 +266,15 @@ def main() -> None:
             picture,
             ("depth", to_bytes(depth)),
             ("the mesh, from the right", to_bytes(from_the_side(depth_map, rgb))),
+        ],
+        "points": [
+            picture,
+            ("depth", to_bytes(depth)),
+            ("the points, from the right", to_bytes(from_the_side(depth_map, rgb, 12))),
+        ],
+        "path": [
+            (caption, to_bytes(from_the_side(depth_map, rgb, degrees, fill=True)))
+            for caption, degrees in (("left end", -6), ("middle", 0), ("right end", 6))
         ],
         "save": [
             ("8 bits, lit from the side", to_bytes(relief(coarse))),
@@ -288,6 +331,10 @@ def main() -> None:
                 colours["metallicity"],
             ]
         ),
+        "Photo to parallax video": halves(
+            *(to_bytes(from_the_side(depth_map, rgb, turn, fill=True)) for turn in (-7, 7))
+        ),
+        "Depth of a clip": film(marigold, rgb),
     }
     for name, picture in thumbnails.items():
         file = ROOT / "example_workflows" / f"{name}.jpg"

@@ -5,11 +5,13 @@ from comfy_api.latest import ComfyExtension, io
 
 from ..marigold_core import Cancelled, CheckpointError, MarigoldError
 from ..marigold_core.memory import OutOfMemory
+from .camera_path import CameraPath
 from .colorize_depth import ColorizeDepth
 from .combine_depth import CombineDepth
 from .depth_from_geometry import DepthFromGeometry
 from .depth_from_image import DepthFromImage
 from .depth_to_mesh import DepthToMesh
+from .depth_to_points import DepthToPoints
 from .ensemble import EnsemblePredictions
 from .ensemble_normals import EnsembleNormals
 from .estimate_depth import EstimateDepth
@@ -32,6 +34,8 @@ NODES: list[type[io.ComfyNode]] = [
     NormalizeDepth,
     ColorizeDepth,
     DepthToMesh,
+    DepthToPoints,
+    CameraPath,
     SaveDepth,
     LoadDepth,
     DepthFromImage,

@@ -12,13 +12,14 @@ import folder_paths
 import numpy as np
 import torch
 from comfy_api.latest import Types, io
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..marigold_core import DepthMap, MarigoldError, Mesh
 from ..marigold_core.geometry.mesh import Y_UP
 from ..marigold_core.geometry.points import FAR, FOV_DEGREES, MAX_VERTICES, NEAR, intrinsics
 from .saved_workflow import saved_workflow
-from .sockets import CATEGORY, Depth, DepthBatch, Geometry, schema
+from .sockets import CATEGORY, Depth, DepthBatch, File3D, Geometry, file_3d, schema
 from .tensors import full, pictures
 
 # The vertical angle of the frontend's 3D viewer, in degrees. Only its newest versions read an
@@ -27,6 +28,39 @@ VIEWER_DEGREES = 35.0
 # The frontend before this version scales and moves every model to fit its viewer.
 FITS_NO_MODEL = (1, 44)
 FITTED_SIZE = 5.0
+FIELD_OF_VIEW = io.Float.Input(
+    "field_of_view",
+    default=FOV_DEGREES,
+    min=1.0,
+    max=170.0,
+    step=0.5,
+    tooltip="The camera's, in degrees across the longer side. 50 is a phone at 1x or a 39 mm lens "
+    "on 35 mm film.",
+)
+NEAR_DISTANCE = io.Float.Input(
+    "near",
+    default=NEAR,
+    min=0.001,
+    max=100000.0,
+    step=0.1,
+    tooltip="Distance of the nearest depth (0), in any unit. Relative depth does not contain it: "
+    "near and far decide how deep the scene is. Ignored for depth in metres.",
+)
+FAR_DISTANCE = io.Float.Input(
+    "far",
+    default=FAR,
+    min=0.001,
+    max=100000.0,
+    step=0.1,
+    tooltip="Distance of the farthest depth (1), greater than near. Ignored for depth in metres.",
+)
+IMAGE_INDEX = io.Int.Input(
+    "image_index",
+    default=0,
+    min=0,
+    max=4095,
+    tooltip="Which image of a batch is used; the first is 0.",
+)
 
 
 class DepthToMesh(io.ComfyNode):
@@ -43,34 +77,9 @@ class DepthToMesh(io.ComfyNode):
             inputs=[
                 Depth.Input("depth", tooltip="A depth map, or a batch of them."),
                 io.Image.Input("image", tooltip="The picture: the mesh's texture."),
-                io.Float.Input(
-                    "field_of_view",
-                    default=FOV_DEGREES,
-                    min=1.0,
-                    max=170.0,
-                    step=0.5,
-                    tooltip="The camera's, in degrees across the longer side. 50 is a phone at 1x "
-                    "or a 39 mm lens on 35 mm film.",
-                ),
-                io.Float.Input(
-                    "near",
-                    default=NEAR,
-                    min=0.001,
-                    max=100000.0,
-                    step=0.1,
-                    tooltip="Distance of the nearest depth (0), in the mesh's units. Relative "
-                    "depth does not contain it: near and far decide how deep the mesh is. Ignored "
-                    "for depth in metres.",
-                ),
-                io.Float.Input(
-                    "far",
-                    default=FAR,
-                    min=0.001,
-                    max=100000.0,
-                    step=0.1,
-                    tooltip="Distance of the farthest depth (1), greater than near. Ignored for "
-                    "depth in metres.",
-                ),
+                FIELD_OF_VIEW,
+                NEAR_DISTANCE,
+                FAR_DISTANCE,
                 io.Float.Input(
                     "tear",
                     default=0.0,
@@ -88,13 +97,7 @@ class DepthToMesh(io.ComfyNode):
                     max=16_000_000,
                     tooltip="Larger maps are reduced to about this many vertices.",
                 ),
-                io.Int.Input(
-                    "image_index",
-                    default=0,
-                    min=0,
-                    max=4095,
-                    tooltip="Which image of a batch becomes the mesh; the first is 0.",
-                ),
+                IMAGE_INDEX,
                 io.Combo.Input(
                     "file_format",
                     options=["glb", "ply"],
@@ -106,6 +109,12 @@ class DepthToMesh(io.ComfyNode):
                     "filename_prefix",
                     default="mesh/Marigold",
                     tooltip="Folder and name inside ComfyUI's output folder.",
+                ),
+                io.Boolean.Input(
+                    "fill",
+                    default=True,
+                    tooltip="Continues the background behind objects, in depth and color, so that "
+                    "a camera that moves a little sees no holes.",
                 ),
             ],
             outputs=[
@@ -124,17 +133,20 @@ class DepthToMesh(io.ComfyNode):
                 io.Load3DCamera.Output(
                     "camera_info",
                     display_name="camera_info",
-                    tooltip="For Preview 3D: it then opens from the camera of the picture.",
+                    tooltip="The camera of the picture, from which Preview 3D then opens; for "
+                    "Camera Path.",
+                ),
+                File3D.Output(
+                    "model_3d",
+                    display_name="model_3d",
+                    tooltip="The written file, for the 3D nodes of newer ComfyUI versions.",
                 ),
             ],
         )
 
     @classmethod
     def validate_inputs(cls, near: float | None, far: float | None) -> bool | str:
-        # None: connected, so not known before the run.
-        if near is not None and far is not None and not near < far:
-            return f"far ({far:g}) must be greater than near ({near:g})."
-        return True
+        return in_order(near, far)
 
     @classmethod
     def execute(
@@ -149,26 +161,18 @@ class DepthToMesh(io.ComfyNode):
         image_index: int,
         file_format: str,
         filename_prefix: str,
+        fill: bool,
     ) -> io.NodeOutput:
-        images = pictures(image)
-        if image_index >= len(depth):
-            raise MarigoldError(
-                f"image_index is {image_index} and the batch has {len(depth)}; the first is 0."
-            )
-        if len(images) not in (1, len(depth)):
-            raise MarigoldError(
-                f"There are {len(images)} images for {len(depth)} depth maps; connect the batch "
-                "that the depth was estimated from."
-            )
-        picture = images[image_index if len(images) > 1 else 0]
-        chosen, near, far = placed(depth[image_index], near, far)
-        mesh = chosen.mesh(
+        one, picture = chosen(depth, image, image_index)
+        unit, near, far = placed(one, near, far)
+        mesh = unit.mesh(
             picture,
             fov_degrees=field_of_view,
             near=near,
             far=far,
             tear_ratio=None if tear == 0 else np.inf if tear >= 100 else tear,
             max_vertices=max_vertices,
+            fill=fill,
         )
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
             filename_prefix, folder_paths.get_output_directory()
@@ -180,10 +184,33 @@ class DepthToMesh(io.ComfyNode):
         return io.NodeOutput(
             core_mesh(mesh),
             model_file,
-            core_geometry(chosen, picture, field_of_view, near, far),
-            viewer_camera(mesh),
+            core_geometry(unit, picture, field_of_view, near, far),
+            viewer_camera(mesh.vertices, mesh.size, mesh.fov_degrees),
+            file_3d(Path(folder) / file),
             ui={"3d": [saved]},
         )
+
+
+def in_order(near: float | None, far: float | None) -> bool | str:
+    """What is wrong with the two distances, or True. None: connected, so not known yet."""
+    if near is not None and far is not None and not near < far:
+        return f"far ({far:g}) must be greater than near ({near:g})."
+    return True
+
+
+def chosen(depth: DepthBatch, image: Tensor, number: int) -> tuple[DepthMap, NDArray[np.float32]]:
+    """The depth map of that number in the batch, from 0, and its picture."""
+    images = pictures(image)
+    if number >= len(depth):
+        raise MarigoldError(
+            f"image_index is {number} and the batch has {len(depth)}; the first is 0."
+        )
+    if len(images) not in (1, len(depth)):
+        raise MarigoldError(
+            f"There are {len(images)} images for {len(depth)} depth maps; connect the batch "
+            "that the depth was estimated from."
+        )
+    return depth[number], images[number if len(images) > 1 else 0]
 
 
 def placed(depth: DepthMap, near: float, far: float) -> tuple[DepthMap, float, float]:
@@ -238,17 +265,22 @@ def core_geometry(
     }
 
 
-def viewer_camera(mesh: Mesh) -> dict[str, Any]:
-    """The picture's camera as LOAD3D_CAMERA: right-handed, Y up, looking along -Z."""
-    vertices = mesh.vertices * Y_UP
+def viewer_camera(
+    points: NDArray[np.float32], size: tuple[int, int], fov_degrees: float
+) -> dict[str, Any]:
+    """The picture's camera as LOAD3D_CAMERA: right-handed, Y up, looking along -Z.
+
+    points: (N, 3) of the scene, in OpenCV axes. size: (height, width) of the picture.
+    """
+    vertices = points * Y_UP
     eye, scale = np.zeros(3), 1.0
     if frontend_version() < FITS_NO_MODEL:
         low, high = vertices.min(axis=0), vertices.max(axis=0)
         scale = FITTED_SIZE / float((high - low).max())
         eye = -scale * np.array([(low[0] + high[0]) / 2, low[1], (low[2] + high[2]) / 2])
     target = eye + scale * np.array([0, 0, float(np.median(vertices[:, 2]))])
-    height, width = mesh.size
-    half = math.tan(math.radians(mesh.fov_degrees) / 2) * height / max(height, width)
+    height, width = size
+    half = math.tan(math.radians(fov_degrees) / 2) * height / max(height, width)
     zoom = math.tan(math.radians(VIEWER_DEGREES) / 2) / half
     return {
         "position": dict(zip("xyz", eye.tolist(), strict=True)),

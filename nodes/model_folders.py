@@ -1,5 +1,5 @@
 """The pack's folders: where checkpoints are looked for and under which names the loader lists them,
-and the example picture."""
+and the example picture and clip."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from ..marigold_core.checkpoints.published import BUNDLED, PUBLISHED
 from ..marigold_core.files import atomic_path
 
 FOLDER = "marigold"
-EXAMPLE = "marigold_example.jpg"
+# In the input folder -> in ASSETS: what the templates open.
+EXAMPLES = {"marigold_example.jpg": "example.jpg", "marigold_example.webm": "example.webm"}
 ASSETS = Path(__file__).parents[1] / "marigold_core" / "assets"
 # Other packs put pipeline folders into models/diffusers.
 SEARCHED = (FOLDER, "diffusers")
@@ -35,13 +36,15 @@ def register_folder() -> None:
 
 
 def place_example() -> None:
-    """Put the picture that the templates open into the input folder, unless it is there."""
-    target = Path(folder_paths.get_input_directory()) / EXAMPLE
-    with contextlib.suppress(OSError):
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(target) as temporary:
-                shutil.copyfile(ASSETS / "example.jpg", temporary)
+    """Put the picture and the clip that the templates open into the input folder, unless they are
+    there."""
+    for name, asset in EXAMPLES.items():
+        target = Path(folder_paths.get_input_directory()) / name
+        with contextlib.suppress(OSError):
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with atomic_path(target) as temporary:
+                    shutil.copyfile(ASSETS / asset, temporary)
 
 
 def found(target: str | None = None) -> dict[str, Path]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from comfy_api.latest import io
+from comfy_api.latest import Types, io
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,6 +21,9 @@ NormalPredictions = io.Custom("MARIGOLD_NORMAL_PREDICTIONS")
 Normals = io.Custom("MARIGOLD_NORMALS")
 # What ComfyUI's own geometry nodes exchange: a dictionary with depth, image, mask, intrinsics.
 Geometry = io.Custom("DA3_GEOMETRY")
+# Newer versions have these types; to older ones, which have no nodes for them, they are new.
+File3D = getattr(io, "File3DAny", None) or io.Custom("FILE_3D")
+PointFile = getattr(io, "File3DPLY", None) or io.Custom("FILE_3D_PLY")
 
 CATEGORY = "image/geometry estimation"
 
@@ -42,6 +46,12 @@ class PicturePredictions:
 PredictionBatch = Sequence[PicturePredictions]
 DepthBatch = Sequence[DepthMap]
 NormalsBatch = Sequence[NormalMap]
+
+
+def file_3d(path: Path) -> Any:
+    """A written file as ComfyUI's 3D nodes take it; None where the running version has none."""
+    known = getattr(Types, "File3D", None)
+    return None if known is None else known(str(path))
 
 
 def schema(**arguments: Any) -> io.Schema:

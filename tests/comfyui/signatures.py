@@ -20,7 +20,7 @@ USED = {
         "Custom", "NodeOutput", "Schema", "Boolean.Input", "Combo.Input", "Float.Input",
         "Int.Input", "String.Input", "Image.Input", "Image.Output", "Mask.Input", "Mask.Output",
         "Mesh.Output", "String.Output",
-        "Load3DCamera.Output", "DynamicCombo.Input", "DynamicCombo.Option",
+        "Load3DCamera.Input", "Load3DCamera.Output", "DynamicCombo.Input", "DynamicCombo.Option",
     ],
     "comfy_api.latest.ui": ["PreviewImage"],
     "comfy_execution.graph_utils": [

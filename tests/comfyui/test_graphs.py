@@ -69,6 +69,7 @@ def mesh(**changes):
         "image_index": 0,
         "file_format": "glb",
         "filename_prefix": "mesh/all",
+        "fill": True,
     }
     return ours("DepthToMesh", **(inputs | changes))
 
@@ -290,6 +291,7 @@ def test_every_option_of_every_combo(comfyui):
         "MARIGOLD_PREDICTIONS": ["estimate", 0],
         "MARIGOLD_DEPTH": ["ensemble", 0],
         "MOGE_GEOMETRY,DA3_GEOMETRY": ["mesh", 2],
+        "LOAD3D_CAMERA": ["mesh", 3],
     }
     small = {"steps": 1, "resolution": RESOLUTION, "file": "options/depth_00001_.tiff [output]"}
     ran = set()

@@ -48,8 +48,8 @@ def test_a_constant_map_can_be_saved(run, comfy):
 
 def test_the_mesh_in_gltfs_axes(run, depth, comfy):
     image = torch.rand(1, 4, 6, 3)
-    output = run("DepthToMesh", depth=depth, image=image, near=1.0, far=3.0, tear=100.0)
-    mesh, model_file, geometry, _ = output.args
+    output = run("DepthToMesh", depth=depth, image=image, near=1.0, far=3.0, tear=100.0, fill=False)
+    mesh, model_file, geometry, *_ = output.args
     vertices, faces = mesh.vertices[0], mesh.faces[0]
     assert vertices.shape == (24, 3) and faces.shape == (2 * 3 * 5, 3)
     # Y up, camera looks along -Z: the far right is at -3, the top row above the bottom one.
@@ -82,7 +82,7 @@ def test_where_the_core_has_textures_they_are_filled_in(run, depth, monkeypatch)
 
     monkeypatch.setattr(Types, "MESH", NewerMesh)
     image = torch.rand(1, 4, 6, 3)
-    mesh = run("DepthToMesh", depth=depth, image=image, tear=100.0)[0]
+    mesh = run("DepthToMesh", depth=depth, image=image, tear=100.0, fill=False)[0]
     assert mesh.uvs.shape == (1, 24, 2)
     assert mesh.uvs[0, 0].tolist() == pytest.approx([0.5 / 6, 0.5 / 4])  # glTF's v runs down
     assert torch.allclose(mesh.texture, image, atol=0.5 / 255 + 1e-6)
@@ -95,7 +95,9 @@ def test_the_viewer_sees_what_the_camera_saw(run, monkeypatch, pack, version, si
     monkeypatch.setattr(module, "version", lambda name: version)
     ramp = torch.linspace(0, 1, size[1]).expand(1, *size)[..., None].repeat(1, 1, 1, 3)
     depth = run("DepthFromImage", image=ramp)[0]
-    mesh, _, _, camera = run("DepthToMesh", depth=depth, image=ramp, tear=100.0, near=2.0).args
+    mesh, _, _, camera, _ = run(
+        "DepthToMesh", depth=depth, image=ramp, tear=100.0, near=2.0, fill=False
+    ).args
     vertices = mesh.vertices[0].numpy()
     if version == "1.43.18":  # this frontend fits models to its viewer: 5 wide, on the floor
         low, high = vertices.min(0), vertices.max(0)
@@ -117,8 +119,8 @@ def test_the_viewer_sees_what_the_camera_saw(run, monkeypatch, pack, version, si
 def test_metres_are_the_meshs_units(run):
     z = torch.linspace(2, 30, 6).expand(1, 4, 6)[..., None].repeat(1, 1, 1, 3)
     depth = run("DepthFromImage", image=z, kind="distance")[0]
-    mesh, _, geometry, _ = run(
-        "DepthToMesh", depth=depth, image=torch.rand(1, 4, 6, 3), tear=100.0
+    mesh, _, geometry, *_ = run(
+        "DepthToMesh", depth=depth, image=torch.rand(1, 4, 6, 3), tear=100.0, fill=False
     ).args
     assert torch.allclose(-mesh.vertices[0, :6, 2], z[0, 0, :, 0], atol=1e-4)
     assert torch.allclose(geometry["depth"], z[..., 0], atol=1e-4)
@@ -134,10 +136,64 @@ def test_masked_pixels_are_the_geometrys_sky(run):
 
 
 def test_ply(run, depth, comfy):
-    model_file = run(
-        "DepthToMesh", depth=depth, image=torch.rand(1, 4, 6, 3), file_format="ply", tear=100.0
+    model_file = run(  # fmt: skip
+        "DepthToMesh",
+        depth=depth,
+        image=torch.rand(1, 4, 6, 3),
+        file_format="ply",
+        tear=100.0,
+        fill=False,
     )[1]
     assert len(trimesh.load(comfy.root / "output" / model_file, process=False).vertices) == 24
+
+
+def test_a_filled_mesh_has_a_background_behind_its_objects(run, depth):
+    step = torch.zeros(1, 24, 32, 3)
+    step[:, 8:16, 10:20] = 1  # a near square in front of a far wall
+    depth = run("DepthFromImage", image=step)[0]
+    torn, filled = (
+        run("DepthToMesh", depth=depth, image=step, fill=fill)[0].vertices[0]
+        for fill in (False, True)
+    )
+    wall, square = 24 * 32 - 80, 80
+    assert (torn[:, 2] < -4.9).sum() <= wall
+    assert (filled[:, 2] < -4.9).sum() > wall + square / 4
+
+
+def test_points_as_a_file_of_the_viewers_axes(run, depth, comfy):
+    image = torch.rand(1, 4, 6, 3)
+    _, camera = run("DepthToPoints", depth=depth, image=image, near=1.0, far=3.0).args
+    cloud = trimesh.load(comfy.root / "output" / "points" / "Marigold_00001_.ply")
+    points = np.asarray(cloud.vertices)
+    assert points.shape == (24, 3)
+    assert points[:, 2].max() == -1 and points[:, 2].min() == -3  # along -Z
+    assert points[0, 1] > 0 > points[-1, 1] and points[0, 0] < 0 < points[-1, 0]  # Y up
+    colors = np.asarray(cloud.colors)[:, :3]
+    assert abs(colors / 255 - image.reshape(-1, 3).numpy()).max() <= 0.5 / 255 + 1e-6
+    assert camera["target"]["z"] < camera["position"]["z"]
+
+
+@pytest.mark.parametrize("motion", ["sway", "circle", "push in"])
+def test_a_camera_path_is_a_loop_of_the_asked_size(run, motion):
+    camera = {
+        "position": {"x": 1.0, "y": 2.0, "z": 0.5},
+        "target": {"x": 1.0, "y": 2.0, "z": -3.5},  # 4 away
+        "zoom": 2.0,
+        "fov": 35.0,
+        "cameraType": "perspective",
+    }
+    path = run(
+        "CameraPath", camera_info=camera, motion=motion, amount=0.1, frames=8, crop=0.5
+    )[0]  # fmt: skip
+    assert len(path) == 8
+    moves = np.array([[one["position"][axis] for axis in "xyz"] for one in path]) - [1, 2, 0.5]
+    assert np.linalg.norm(moves, axis=1).max() == pytest.approx(0.4)
+    # Along the line of sight, or across it.
+    assert np.allclose(moves[:, :2], 0) if motion == "push in" else np.allclose(moves[:, 2], 0)
+    steps = np.linalg.norm(np.diff(moves, axis=0, append=moves[:1]), axis=1)
+    assert steps[-1] <= steps.max() + 1e-9  # from the last frame to the first as from any other
+    assert all(one["target"] == camera["target"] and one["zoom"] == 3.0 for one in path)
+    assert camera["zoom"] == 2.0
 
 
 def test_one_of_a_batch(run, comfy):

@@ -32,6 +32,7 @@ def sockets(run, model):
         "MARIGOLD_DEPTH": depth,
         "MARIGOLD_NORMALS": normals,
         "MARIGOLD_NORMAL_PREDICTIONS": [replace(predictions[0], members=members)],
+        "LOAD3D_CAMERA": dict.fromkeys(("position", "target"), dict.fromkeys("xyz", 1.0)),
         "MOGE_GEOMETRY,DA3_GEOMETRY": {"depth": image[:1, ..., 0] + 1, "image": image[:1]},
     }
 
