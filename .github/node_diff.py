@@ -15,8 +15,10 @@ import argparse
 import asyncio
 import importlib.util
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,8 +29,11 @@ Info = dict[str, Any]  # what ComfyUI's /object_info says about one node
 
 def nodes_of(tree: Path, comfyui: Path, python: str = sys.executable) -> dict[str, Info]:
     """node id -> Info, in a process of its own, because both trees have the same module names."""
-    command = [python, __file__, "--print", str(tree), "--comfyui", str(comfyui)]
-    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    script, tree, comfyui = (Path(path).resolve() for path in (__file__, tree, comfyui))
+    command = [python, str(script), "--print", str(tree), "--comfyui", str(comfyui)]
+    # ComfyUI and packs make folders when they start: not in the trees, nor in the current one.
+    with tempfile.TemporaryDirectory() as empty:
+        run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=empty)
     # ComfyUI prints while it is imported; the last line is ours.
     return json.loads(run.stdout.splitlines()[-1])
 
@@ -42,6 +47,7 @@ def load_nodes(tree: Path, comfyui: Path) -> dict[str, Info]:
     import comfy.cli_args  # type: ignore[import-not-found]
 
     comfy.cli_args.args.cpu = True
+    comfy.cli_args.args.base_directory = os.getcwd()
     spec = importlib.util.spec_from_file_location(
         "marigold_kit_nodes", tree / "__init__.py", submodule_search_locations=[str(tree)]
     )
