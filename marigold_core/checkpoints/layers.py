@@ -111,15 +111,24 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """size: of the result, where a side is 2 h - 1 because 2 h - 1 was halved to h."""
-        if size is None or size == (2 * x.shape[2], 2 * x.shape[3]):
-            return self.conv(x)  # type: ignore[no-any-return]
-        # The picture ends within a pixel that was repeated, which the folded kernel cannot know.
-        weight = self.conv.weight
-        for side in (2, 3):
-            first, second, _, last = weight.unbind(side)
-            weight = torch.stack([first, second - first, last], side)
-        weight = weight.transpose(0, 1).flip(2, 3)
-        return F.conv2d(F.interpolate(x, size), weight, self.conv.bias, padding=1)
+        y: Tensor = self.conv(x)
+        if size is None or size == tuple(y.shape[2:]):
+            return y
+        # The picture ends within a pixel that was repeated, where the folded kernel takes what lies
+        # outside for that pixel again. Its own weights for there are the first row and column.
+        height, width = size
+        y = y[:, :, :height, :width]
+        first = self.conv.weight
+        if height % 2:
+            beyond = F.conv_transpose2d(x[:, :, -1:], first[:, :, :1], stride=2, padding=(0, 1))
+            y[:, :, -1:] -= beyond[..., :width]
+        if width % 2:
+            beyond = F.conv_transpose2d(x[..., -1:], first[..., :1], stride=2, padding=(1, 0))
+            y[..., -1:] -= beyond[:, :, :height]
+        if height % 2 and width % 2:
+            corner = first[:, :, 0, 0]
+            y[..., -1, -1] += x[..., -1, -1] @ corner  # subtracted twice
+        return y
 
 
 def frozen(values: Tensor) -> nn.Parameter:
