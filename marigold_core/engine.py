@@ -88,7 +88,7 @@ class Marigold:
         """Load a bundled or published name ("nano"), a folder, or a hub id.
 
         dtype (torch_dtype in older diffusers): a torch.dtype or its name; None is float32 on the
-        CPU and float16 elsewhere.
+        CPU, or bfloat16 for a large U-Net where that is faster, and float16 elsewhere.
         device: None is CUDA, else MPS, else the CPU. The rest as in `load_checkpoint`. Raises
         CheckpointError that names the file and the reason, MarigoldError for a device that is not
         here.

@@ -90,10 +90,13 @@ def run(
 ) -> int:
     """Process pictures; the exit status. One that fails is reported, and the others continue.
 
+    Of several processes (see `share`) each does its own pictures of `items`.
     files: what a picture's run may write, all of which `outputs` must allow; with --skip-existing,
     pictures that have all of them are left out. load: the engine, called once and only if a picture
-    is left. one: processes a picture and returns the files that it wrote.
+    is left; its dtype is recorded. one: processes a picture and returns the files that it wrote.
     """
+
+    items = share(items)
 
     def is_done(item: BatchItem) -> bool:
         return all(outputs.is_whole(file, item.source) for file in files(item))
@@ -107,12 +110,13 @@ def run(
     if not waiting:
         return 0
     engine = load()
+    dtype = str(engine.dtype).removeprefix("torch.")
     several = len(waiting) > 1
     # disable=None: bars belong on a terminal, not in a log.
     with tqdm(waiting, unit="picture", leave=False, disable=None if several else True) as bar:
         for item in bar:
             try:
-                outputs.note(one(engine, item), item.source)
+                outputs.note(one(engine, item), item.source, dtype=dtype)
             except Exception as error:
                 if arguments.debug:
                     raise
@@ -123,6 +127,25 @@ def run(
     if failed == len(items):
         return NOTHING_DONE
     return FAILED if failed else 0
+
+
+def share(items: Sequence[BatchItem]) -> Sequence[BatchItem]:
+    """The pictures of this process, where `accelerate launch` or torchrun started several.
+
+    Every n-th, whatever is done already: processes that looked for what is left, each at its own
+    time, would overlap or leave pictures out. Raises MarigoldError for a rank that cannot be.
+    """
+    stated = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    try:
+        rank, processes = map(int, stated)
+    except ValueError:
+        rank, processes = -1, 0
+    if not 0 <= rank < processes:
+        raise MarigoldError(
+            f"RANK is {stated[0]!r} and WORLD_SIZE {stated[1]!r} in the environment; start several"
+            " processes with accelerate launch or torchrun, or unset both."
+        )
+    return items[rank::processes]
 
 
 def _pictures(folder: Path, output: Path) -> Iterable[Path]:

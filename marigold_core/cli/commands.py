@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -189,7 +190,7 @@ def load(arguments: argparse.Namespace) -> Marigold:
             "base": arguments.base,
             "variant": arguments.variant,
             "revision": arguments.revision,
-            "device": arguments.device,
+            "device": arguments.device or device_of_process(),
             "dtype": arguments.dtype,
             "vae": arguments.tiny_vae,
         }
@@ -198,6 +199,15 @@ def load(arguments: argparse.Namespace) -> Marigold:
     where = f"{marigold.device}, {str(marigold.dtype).removeprefix('torch.')}"
     say(f"{printable(arguments.checkpoint)}: loaded in {seconds['load']:.2f} s ({where})")
     return marigold
+
+
+def device_of_process() -> str | None:
+    """The GPU of this process, where several share the machine; None leaves the choice."""
+    import torch
+
+    number = os.environ.get("LOCAL_RANK", "")
+    several = os.environ.get("WORLD_SIZE", "1") != "1"
+    return f"cuda:{number}" if several and number and torch.cuda.is_available() else None
 
 
 def options_of(arguments: argparse.Namespace) -> Options:

@@ -155,7 +155,10 @@ def add_model(parser: argparse.ArgumentParser, checkpoint: str | None = "nano") 
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the fastest there is)")
     machine.add_argument(
-        "--dtype", choices=("float32", "float16", "bfloat16"), help="precision of the model"
+        "--dtype",
+        choices=("float32", "float16", "bfloat16"),
+        help="precision of the model (default: the fastest that is safe; float32 for the same"
+        " result on every CPU)",
     )
     machine.add_argument(
         "--batch-size",

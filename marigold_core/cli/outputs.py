@@ -69,16 +69,17 @@ class Outputs:
                 return True
         return False
 
-    def note(self, files: Iterable[Path], source: Path) -> None:
-        """Add files that were just written to the records of their folders."""
+    def note(self, files: Iterable[Path], source: Path, **facts: str) -> None:
+        """Add files that were just written to the records of their folders; facts: how made."""
         for file in files:
-            facts = file.stat()
+            status = file.stat()
             entry = {
                 "name": file.name,
                 "source": _relative(source, file.parent),
-                "bytes": facts.st_size,
-                "mtime_ns": facts.st_mtime_ns,
+                "bytes": status.st_size,
+                "mtime_ns": status.st_mtime_ns,
                 "sha256": sha256(file),
+                **facts,
             }
             self._record(file.parent)[file.name] = entry
             # One write to the end of the file: another run may add to it at the same time.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from checkpoint_builders import TEXT_WIDTH, for_inference, tiny_unet, tiny_vae
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from marigold_core import Marigold
-from marigold_core.checkpoints import autoencoder, unet
+from marigold_core.checkpoints import autoencoder, networks, unet
 
 SMALL = {
     "in_channels": 8,
@@ -152,6 +155,43 @@ def test_gradients_pass_with_and_without_checkpointing():
     torch.testing.assert_close(found[0], found[1])
 
 
-def test_a_number_of_heads_that_does_not_divide_is_not_known(folder):
+@pytest.mark.parametrize(
+    ("asked", "faster", "large", "expected"),
+    [
+        (None, True, True, torch.bfloat16),
+        ("auto", True, True, torch.bfloat16),
+        (None, False, True, torch.float32),
+        (None, True, False, torch.float32),
+        ("float32", True, True, torch.float32),
+    ],
+)
+def test_the_cpu_takes_bfloat16_where_that_is_faster(
+    folder, monkeypatch, asked, faster, large, expected
+):
+    monkeypatch.setattr(networks, "bfloat16_is_faster", lambda: faster)
+    monkeypatch.setattr(networks, "LARGE", 1000 if large else 10**9)
+    marigold = Marigold.from_pretrained(folder, dtype=asked, device="cpu")
+    assert marigold.dtype == next(marigold.vae.parameters()).dtype == expected
+    assert marigold.text_embedding.dtype == expected
+
+
+def test_nano_is_the_same_on_every_chip(monkeypatch):
+    monkeypatch.setattr(networks, "bfloat16_is_faster", lambda: True)
+    assert Marigold.from_pretrained("nano", device="cpu").dtype == torch.float32
+
+
+def test_bfloat16_changes_depth_by_less_than_the_documented_bound():
+    """docs/performance.md: 0.5 % of the depth range on average, 2 % in 99 of 100 pixels."""
+    example = Path(networks.__file__).parents[1] / "assets" / "example.jpg"
+    exact, rounded = (
+        Marigold.from_pretrained("nano", dtype=dtype, device="cpu")(example, seed=0).depth
+        for dtype in ("float32", "bfloat16")
+    )
+    difference = np.abs(rounded - exact)
+    assert 0 < difference.mean() < 0.005
+    assert np.quantile(difference, 0.99) < 0.02
+
+
+def test_a_number_of_heads_that_does_not_divide_is_not_known():
     assert unet.is_known({"attention_head_dim": 5, "block_out_channels": [320] * 4})
     assert not unet.is_known({"attention_head_dim": 7, "block_out_channels": [320] * 4})
