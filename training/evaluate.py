@@ -123,7 +123,7 @@ def evaluate(args: argparse.Namespace, processes: Processes) -> list[Evaluation]
                 resolution = args.processing_resolution
             predictor = Predictor(marigold, args.output / "predictions", resolution)
             rivals = trivial_cases(dataset, target) if number == 0 else []
-            wanted = [*rivals, *[CEILING] * (args.ceiling and not of_depth), *mine]
+            wanted = [*rivals, *[CEILING] * args.ceiling, *mine]
             rows = score_set(dataset, predictor, target, wanted, rules, processes)
             found = evaluations[spec]
             found.results.extend(results_of(rows, wanted, checkpoint))

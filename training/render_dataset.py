@@ -16,6 +16,7 @@ Stop it at any time, by Ctrl-C or worse: the same command resumes where it stopp
 function of the settings and i alone, however many processes there are. Depth is planar metres at
 the pixels' centres, of the first surface also where that is glass or a mirror; the sky has none.
 What a texture makes less than half opaque, such as the gaps between painted leaves, is no surface.
+Normals are written too, and with --passes intrinsic images: see docs/training.md.
 """
 
 from __future__ import annotations
