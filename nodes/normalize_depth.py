@@ -172,6 +172,7 @@ def arguments_of(mode: dict[str, Any]) -> dict[str, Any]:
         return {"mode": name, "percentiles": (mode["low_percentile"], mode["high_percentile"])}
     if name == "fixed":
         near, far = mode["near_value"], mode["far_value"]
+        # ComfyUI gives `validate_inputs` no input of a dynamic combo's option.
         if near == far:
             raise MarigoldError(
                 f"near_value and far_value are both {near:g}, so there is no range between them; "
