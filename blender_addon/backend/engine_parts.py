@@ -27,6 +27,7 @@ from marigold_core.geometry.points import (
     FOV_DEGREES,
     NEAR,
     default_tear_ratio,
+    depth_to_normals,
     field_of_view,
 )
 from marigold_core.metric.fit import MetricFit, fit_depth
@@ -47,6 +48,7 @@ __all__ = [
     "background_layer",
     "colorize",
     "default_tear_ratio",
+    "depth_to_normals",
     "estimate_camera",
     "field_of_view",
     "fit_depth",

@@ -93,10 +93,11 @@ def environment_folder() -> Path:
     return Path(bpy.utils.extension_path_user(PACKAGE, path="environment", create=False))
 
 
-def model() -> dict[str, Any]:
-    """The parameter `model` of every request; see `marigold_core.worker`."""
+def model(checkpoint: str | None = None) -> dict[str, Any]:
+    """The parameter `model` of every request; see `marigold_core.worker`. None: the checkpoint for
+    depth."""
     chosen = preferences()
-    checkpoint = chosen.checkpoint.strip() or "nano"
+    checkpoint = (chosen.checkpoint if checkpoint is None else checkpoint).strip() or "nano"
     local = bpy.path.abspath(checkpoint)
     values: dict[str, Any] = {
         "checkpoint": local if Path(local).is_dir() else checkpoint,

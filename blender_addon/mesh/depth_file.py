@@ -67,7 +67,7 @@ def _read_image(file: Path) -> tuple[NDArray[np.float32], float | None, str]:
                 f"{file.name} has no depth channel (Z, or a layer's Depth.Z) and no channel Y or R,"
                 " which Blender reads as a picture; save the depth in one of them."
             )
-    pixels, is_float = _pixels(file)
+    pixels, is_float = file_pixels(file)
     values, warning = pixels[..., 0].copy(), ""
     if pixels.shape[2] >= 3 and np.ptp(pixels[..., :3], axis=2).max() > COLOURED:
         warning = (
@@ -92,7 +92,7 @@ def _read_z(file: Path, channel: str) -> NDArray[np.float32]:
         ) from error
 
 
-def _pixels(file: Path) -> tuple[NDArray[np.float32], bool]:
+def file_pixels(file: Path) -> tuple[NDArray[np.float32], bool]:
     """(H, W, C), integers scaled to [0, 1]; whether Blender keeps them as floats."""
     try:
         image = bpy.data.images.load(str(file), check_existing=False)

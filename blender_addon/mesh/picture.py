@@ -49,8 +49,7 @@ def image_pixels(image: bpy.types.Image) -> np.ndarray:
     image.pixels.foreach_get(pixels)
     grid = pixels.reshape(height, width, image.channels)[::-1]
     if image.is_float:
-        linear = grid.clip(0, 1)
-        grid = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+        grid = display_encoded(grid.clip(0, 1))
     rgb = grid[..., :3] if image.channels >= 3 else np.repeat(grid[..., :1], 3, axis=2)
     return np.rint(rgb.clip(0, 1) * 255).astype(np.uint8)
 
@@ -73,14 +72,28 @@ def mask_pixels(mask: bpy.types.Image, size: tuple[int, int]) -> np.ndarray:
     return light[np.ix_(down.astype(int), across.astype(int))].astype(np.uint8)
 
 
+def display_encoded(linear: np.ndarray) -> np.ndarray:
+    """Linear light, 0 or more, with the curve of sRGB."""
+    return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
 def background_image(name: str, colours: np.ndarray | None) -> bpy.types.Image | None:
     """A packed image of (H, W, 3) uint8, display-encoded."""
-    if colours is None:
-        return None
-    height, width = colours.shape[:2]
+    return None if colours is None else packed_image(name, colours / np.float32(255))
+
+
+def packed_image(
+    name: str, values: np.ndarray, *, data: bool = False, floats: bool = False
+) -> bpy.types.Image:
+    """A new packed image of (H, W, 3) or (H, W) with 8 bits a channel, display-encoded.
+
+    data: values that are no display-encoded colours, Non-Color. floats: of 32 bits; only as data,
+    since Blender packs others encoded, and they would change with the saved file.
+    """
+    height, width = values.shape[:2]
     rgba = np.ones((height, width, 4), dtype=np.float32)
-    rgba[..., :3] = colours[::-1] / np.float32(255)
-    image = bpy.data.images.new(name, width, height)
+    rgba[..., :3] = (values if values.ndim == 3 else values[..., None])[::-1]
+    image = bpy.data.images.new(name, width, height, float_buffer=floats, is_data=data)
     image.pixels.foreach_set(rgba.ravel())
     image.update()
     image.pack()

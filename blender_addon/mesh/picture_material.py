@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The material of a depth mesh, with an output for each way to look at it: the picture as it was
-taken or as a surface in the scene's light, the depth, the uncertainty.
+taken, in the scene's light or as a relightable surface, the depth, the uncertainty.
 
 Unlit comes first: the picture has its light in it already, and a second one shows each unevenness
 of the depth as a stain.
@@ -12,6 +12,8 @@ what the USD and FBX exporters look for, and the glTF one in the lit view.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import bpy
 import numpy as np
 
@@ -19,9 +21,14 @@ from ..backend.engine_parts import colorize
 from .grid_mesh import DEPTH, UNCERTAINTY, UV_MAP
 
 UNLIT_VIEW, LIT_VIEW, DEPTH_VIEW, UNCERTAINTY_VIEW = "Unlit", "Lit", "Depth", "Uncertainty"
+RELIGHTABLE_VIEW = "Relightable"
 # A custom property of the nodes that make one of the views.
 OF_VIEW = "marigold_view"
-VIEWS = (UNLIT_VIEW, LIT_VIEW, DEPTH_VIEW, UNCERTAINTY_VIEW)
+VIEWS = (UNLIT_VIEW, LIT_VIEW, RELIGHTABLE_VIEW, DEPTH_VIEW, UNCERTAINTY_VIEW)
+# The images of the relightable surface, as they are named in the material.
+ALBEDO, ROUGHNESS, METALLIC, NORMALS, SHADING = (
+    "Albedo", "Roughness", "Metallic", "Normals", "Shading",
+)  # fmt: skip
 
 
 def picture_material(
@@ -71,9 +78,73 @@ def picture_node(material: bpy.types.Material | None) -> bpy.types.ShaderNode | 
     if material is None or material.node_tree is None:
         return None
     for node in material.node_tree.nodes:
-        if node.type == "TEX_IMAGE" and node.image is not None:
+        if node.type == "TEX_IMAGE" and node.image is not None and OF_VIEW not in node:
             return node
     return None
+
+
+def set_relightable(
+    material: bpy.types.Material, images: Mapping[str, bpy.types.Image], roughness: float = 0.5
+) -> None:
+    """Give a material the view RELIGHTABLE_VIEW of these images, in place of the one it has, and
+    show it.
+
+    images: by ALBEDO, ROUGHNESS, METALLIC, NORMALS (a tangent-space map) and SHADING, none of which
+    is needed. roughness: without an image of it. Without an albedo the picture is the base colour,
+    without gloss: the highlights are in it already. The shading is kept in a node that nothing is
+    linked to, for the user's own use.
+    """
+    remove_view(material, RELIGHTABLE_VIEW)
+    nodes, links = material.node_tree.nodes, material.node_tree.links
+    before = {node.name for node in nodes}
+    surface = nodes.new("ShaderNodeBsdfPrincipled")
+    surface.location = (200, 1400)
+    surface.inputs["Roughness"].default_value = roughness
+    uv_map = nodes.new("ShaderNodeUVMap")
+    uv_map.uv_map = UV_MAP
+    uv_map.location = (-750, 1200)
+    textures = {}
+    for k, (name, image) in enumerate(images.items()):
+        texture = textures[name] = nodes.new("ShaderNodeTexImage")
+        texture.name = texture.label = name
+        texture.image, texture.extension = image, "EXTEND"
+        texture.location = (-450, 1800 - 280 * k)
+        links.new(uv_map.outputs[0], texture.inputs[0])
+    for name, socket in (
+        (ALBEDO, "Base Color"), (ROUGHNESS, "Roughness"), (METALLIC, "Metallic"),
+    ):  # fmt: skip
+        if name in textures:
+            links.new(textures[name].outputs["Color"], surface.inputs[socket])
+    if ALBEDO not in textures:
+        surface.inputs["Roughness"].default_value = 1.0
+        surface.inputs["Specular IOR Level"].default_value = 0.0
+        picture = picture_node(material)
+        if picture is not None:
+            links.new(picture.outputs["Color"], surface.inputs["Base Color"])
+    if NORMALS in textures:
+        bumps = nodes.new("ShaderNodeNormalMap")
+        bumps.uv_map = UV_MAP
+        bumps.location = (-100, 1100)
+        links.new(textures[NORMALS].outputs["Color"], bumps.inputs["Color"])
+        links.new(bumps.outputs["Normal"], surface.inputs["Normal"])
+    _output(material, RELIGHTABLE_VIEW, surface.outputs[0], 1400)
+    for node in nodes:
+        if node.name not in before:
+            node[OF_VIEW] = RELIGHTABLE_VIEW
+    show(material, RELIGHTABLE_VIEW)
+
+
+def remove_view(material: bpy.types.Material, view: str) -> None:
+    """Remove the nodes that make a view, and the images that nothing else uses."""
+    nodes = material.node_tree.nodes
+    images = set()
+    for node in [node for node in nodes if node.get(OF_VIEW) == view]:
+        if node.type == "TEX_IMAGE" and node.image is not None:
+            images.add(node.image)
+        nodes.remove(node)
+    for image in images:
+        if not image.users:
+            bpy.data.images.remove(image)
 
 
 def take_over(
@@ -89,10 +160,8 @@ def take_over(
         if old is not None and not old.users:
             bpy.data.images.remove(old)
     seen = shown(material)
-    nodes = material.node_tree.nodes
-    for name in [node.name for node in nodes if node.get(OF_VIEW) == UNCERTAINTY_VIEW]:
-        nodes.remove(nodes[name])
-    if uncertainty_scale is not None and UNCERTAINTY_VIEW not in nodes:
+    remove_view(material, UNCERTAINTY_VIEW)
+    if uncertainty_scale is not None and UNCERTAINTY_VIEW not in material.node_tree.nodes:
         _view(material, UNCERTAINTY_VIEW, UNCERTAINTY, "magma", uncertainty_scale, -700)
     if views(material):
         show(material, seen if seen in views(material) else views(material)[0])

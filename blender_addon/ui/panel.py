@@ -18,7 +18,7 @@ from .operators.dataset import NAMES, copy_dataset_settings
 from .operators.depth_mesh import draw_settings
 from .operators.points import DISTANCE, FLOOR, LENGTH
 from .operators.shape import depth_mesh_of
-from .run_settings import MESH_NAMES, QUALITIES, RUN_NAMES, name_of
+from .run_settings import MESH_NAMES, QUALITIES, RELIGHTABLE, RUN_NAMES, name_of
 
 iface = bpy.app.translations.pgettext_iface
 
@@ -50,6 +50,9 @@ class MARIGOLD_PT_picture(MarigoldPanel, bpy.types.Panel):
             row = layout.row(align=True)
             for key, _, _, _ in QUALITIES[:-1]:
                 row.prop_enum(settings, "quality", key)
+        layout.row(align=True).prop(settings, "surface", expand=True)
+        if settings.surface == RELIGHTABLE:
+            layout.prop(settings, "surface_folder")
         if draw_progress(layout, run, "run"):
             return
         row = layout.row()

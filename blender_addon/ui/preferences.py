@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import bpy
 
@@ -14,11 +14,17 @@ from .operators.background import setup
 from .panel import draw_message, draw_progress
 
 
-def _checkpoint_names(
-    self: bpy.types.AddonPreferences, context: bpy.types.Context, text: str
-) -> Iterable[str]:
-    published = [name for name, one in PUBLISHED.items() if one.target == "depth"]
-    return [name for name in (*BUNDLED, *published) if text.lower() in name]
+def _names(target: str, part: str = "") -> Callable[..., Iterable[str]]:
+    """The published checkpoints for a target, whose names have `part` in them, as suggestions."""
+    known = [*(BUNDLED if target == "depth" else ())]
+    known += [name for name, one in PUBLISHED.items() if one.target == target and part in name]
+
+    def search(
+        self: bpy.types.AddonPreferences, context: bpy.types.Context, text: str
+    ) -> Iterable[str]:
+        return [name for name in known if text.lower() in name]
+
+    return search
 
 
 def _builds(self: bpy.types.AddonPreferences, context: bpy.types.Context) -> list[tuple]:
@@ -96,7 +102,28 @@ class MarigoldPreferences(bpy.types.AddonPreferences):
         description="nano (bundled, for trying), a published name such as v1-1, a folder, or a"
         " Hugging Face id",
         default="nano",
-        search=_checkpoint_names,
+        search=_names("depth"),
+        search_options={"SUGGESTION"},
+    )
+    normals_checkpoint: bpy.props.StringProperty(
+        name="Normals",
+        description="Checkpoint for the normals of a relightable surface: a published name, a"
+        " folder, or a Hugging Face id. Empty takes the normals of the depth",
+        search=_names("normals"),
+        search_options={"SUGGESTION"},
+    )
+    appearance_checkpoint: bpy.props.StringProperty(
+        name="Appearance",
+        description="Checkpoint for albedo, roughness and metallic of a relightable surface. Empty"
+        " takes the picture as the base colour",
+        search=_names("intrinsics", "appearance"),
+        search_options={"SUGGESTION"},
+    )
+    lighting_checkpoint: bpy.props.StringProperty(
+        name="Lighting",
+        description="Checkpoint for the shading of the picture, which the material keeps, and for"
+        " the albedo where there is none for appearance",
+        search=_names("intrinsics", "lighting"),
         search_options={"SUGGESTION"},
     )
     half_files: bpy.props.BoolProperty(
@@ -145,6 +172,9 @@ class MarigoldPreferences(bpy.types.AddonPreferences):
                 ),
                 translate=False,
             )
+        column = layout.column(heading="Relightable", align=True)
+        for name in ("normals_checkpoint", "appearance_checkpoint", "lighting_checkpoint"):
+            column.prop(self, name)
         row = layout.row(heading="Options")
         row.prop(self, "half_files")
         row.prop(self, "tiny_vae")

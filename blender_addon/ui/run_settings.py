@@ -22,6 +22,8 @@ from ..mesh.depth_units import (
     RELATIVE,
 )
 
+PICTURE, RELIGHTABLE = "PICTURE", "RELIGHTABLE"
+
 
 class RunSettings:
     """What the sidebar and the operators share; mixed into both."""
@@ -92,6 +94,27 @@ class RunSettings:
         name="Mask",
         description="An image in this file, such as one painted over the picture: black parts are"
         " left out",
+    )
+    surface: bpy.props.EnumProperty(
+        name="Surface",
+        description="What the mesh looks like",
+        items=[
+            (PICTURE, "Picture", "The picture as it was taken"),
+            (
+                RELIGHTABLE,
+                "Relightable",
+                "Albedo, roughness, metallic and normals, from the checkpoints in the preferences"
+                " or a folder of maps: the scene's lamps light it anew",
+            ),
+        ],
+        default=PICTURE,
+    )
+    surface_folder: bpy.props.StringProperty(
+        name="Maps",
+        description="A folder of pictures whose names say what they are: albedo, roughness,"
+        " metallic, normals (the camera's, OpenGL), shading. Empty runs the checkpoints in the"
+        " preferences",
+        subtype="DIR_PATH",
     )
     replace_camera: bpy.props.BoolProperty(
         name="Use as Scene Camera",
@@ -211,9 +234,10 @@ def fill_from_sidebar(operator: Any, context: bpy.types.Context) -> None:
             setattr(operator, name, getattr(context.scene.marigold, name))
 
 
-def depth_params(settings: Any) -> dict[str, Any]:
-    """The parameters of the worker's method `depth`; 0 means the checkpoint's default."""
-    params: dict[str, Any] = {"model": model(), "seed": settings.seed}
+def run_params(settings: Any, checkpoint: str | None = None) -> dict[str, Any]:
+    """The parameters of a run; 0 means the checkpoint's default. checkpoint: None is the one for
+    depth."""
+    params: dict[str, Any] = {"model": model(checkpoint), "seed": settings.seed}
     for name in ("num_inference_steps", "ensemble_size", "processing_resolution"):
         if getattr(settings, name):
             params[name] = getattr(settings, name)

@@ -23,10 +23,12 @@ from ..depth import DepthMap
 from ..engine import Marigold
 from ..ensemble.sequence import align_sequence
 from ..errors import MarigoldError, MarigoldWarning
+from ..intrinsics import IntrinsicImages
 from ..memory import release_memory
 from ..metric.fit import fit_metric
 from ..metric.guided import guided_depth
 from ..metric.hints import KnownDepths
+from ..normals import NormalMap
 from ..options import Options
 from ..progress import Progress
 
@@ -97,13 +99,62 @@ class Session:
 
         settings: the JSON values among the fields of `Options`.
         """
+        return self._depth_answer(self._run("depth", arrays, report, model, image, mask, settings))
+
+    def normals(
+        self,
+        arrays: Arrays,
+        report: Report,
+        *,
+        model: Any,
+        image: str | None = None,
+        mask: str | None = None,
+        **settings: Any,
+    ) -> Answer:
+        """As `depth`, with a checkpoint for normals: arrays normals, uncertainty; see NormalMap."""
+        made: NormalMap = self._run("normals", arrays, report, model, image, mask, settings)
+        result = {"seconds": made.seconds, "model": self.loaded}
+        return result, _present({"normals": made.normals, "uncertainty": made.uncertainty})
+
+    def intrinsics(
+        self,
+        arrays: Arrays,
+        report: Report,
+        *,
+        model: Any,
+        image: str | None = None,
+        mask: str | None = None,
+        **settings: Any,
+    ) -> Answer:
+        """As `depth`, with a checkpoint for intrinsic images: its maps by name, in linear light."""
+        made: IntrinsicImages = self._run(
+            "intrinsics", arrays, report, model, image, mask, settings
+        )
+        result = {
+            "up_to_scale": sorted(made.up_to_scale),
+            "seconds": made.seconds,
+            "model": self.loaded,
+        }
+        return result, {name: made.linear(name) for name in made.maps}
+
+    def _run(
+        self,
+        target: str,
+        arrays: Arrays,
+        report: Report,
+        model: Any,
+        image: str | None,
+        mask: str | None,
+        settings: dict[str, Any],
+    ) -> Any:
+        """The engine's result; the checkpoint must be one for `target`."""
         _check_names(settings, OPTIONS)
         options = Options(**settings)
         picture, used = self._inputs(arrays, image, mask)
         marigold = self._load(model, report)
-        marigold.expect("depth")
+        marigold.expect(target)
         report("encode")
-        return self._depth_answer(marigold(picture, options, mask=used, callback=_callback(report)))
+        return marigold(picture, options, mask=used, callback=_callback(report))
 
     def _inputs(self, arrays: Arrays, image: str | None, mask: str | None) -> tuple[Any, Any]:
         """The picture, and the mask or None: a file or an array each."""
@@ -126,7 +177,7 @@ class Session:
             "seconds": depth_map.seconds,
             "model": self.loaded,
         }
-        return result, {name: array for name, array in made.items() if array is not None}
+        return result, _present(made)
 
     def guided(
         self,
@@ -214,6 +265,10 @@ class Session:
             "shift_invariant": self._marigold.shift_invariant,
         }
         return self._marigold
+
+
+def _present(arrays: Arrays) -> dict[str, Any]:
+    return {name: array for name, array in arrays.items() if array is not None}
 
 
 def _checked_model(model: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from blender_program import BLENDER_PYTHON, run
+from checkpoint_builders import build_checkpoint
 from PIL import Image
 
 from marigold_core.depth import DepthMap
@@ -128,6 +129,9 @@ def test_scenario(name, archive, folder):
         if not WHEELS:
             pytest.skip("no BLENDER_WHEELS")
         (folder / "wheels").symlink_to(WHEELS)
+    if name == "relightable_by_checkpoints":
+        for family in ("normals-v1-1", "iid-appearance", "iid-lighting"):
+            build_checkpoint(folder / family, family)
     run(name, archive, folder)
     if name == "rendered_depth_is_the_source":
         compare_rendered_depth(folder / "rendered.exr", folder / "waves.npy")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from mathutils import Vector
 
 from ...backend.engine_parts import NOTHING, KnownDepths, MarigoldError, estimate_camera
 from ...backend.engine_process import Job
-from ...backend.engine_session import submit
+from ...backend.engine_session import preferences, submit
 from ...mesh.calibration import placed
 from ...mesh.depth_file import read_depth_file
 from ...mesh.depth_object import (
@@ -37,23 +37,32 @@ from ...mesh.picture import (
     mask_pixels,
 )
 from ...mesh.picture_material import picture_of
+from ...mesh.relightable import (
+    SurfaceMaps,
+    read_surface_maps,
+    relight,
+    surface_maps_of_arrays,
+)
 from ...mesh.shape_inputs import get_input, shape_modifier
 from ..known import clear_fit
 from ..poll_messages import refuse
 from ..run_settings import (
     MESH_NAMES,
+    RELIGHTABLE,
     RUN_NAMES,
     SHAPE_NAMES,
     ShapeSettings,
-    depth_params,
     fill_from_sidebar,
+    run_params,
     shape_options,
 )
-from .background import EngineRun, Work
+from .background import EngineRun, Work, run
 from .points import fit_and_report
 from .shape import depth_mesh_of, has_shape, look_through_camera
 
 EYE_HEIGHT = 1.6
+# Errors that the next picture of a folder would have too.
+WHICH_FAIL_ALL = ("python", "checkpoint", "memory")
 
 
 class MARIGOLD_OT_depth_mesh(EngineRun, ShapeSettings, bpy.types.Operator):
@@ -109,25 +118,41 @@ class MARIGOLD_OT_depth_mesh(EngineRun, ShapeSettings, bpy.types.Operator):
             old = mesh_of_sources(context, image, path) if self.update else None
             name = image.name if image is not None else path
             span = None if file.near is None else (file.near, file.far)
+            old_name, image_name = (one.name if one is not None else "" for one in (old, image))
+            maps = yield from surface_maps(self, image, self._path())
+            old, image = self._again(old_name, image_name)
             made = finish(
-                context, self, object_name(name), file.depth, image, place, old=old, span=span
-            )
+                context, self, object_name(name), file.depth, image, place,
+                old=old, span=span, maps=maps,
+            )  # fmt: skip
             made[SOURCES] = (self._path() if self.filepath else "", path)
-            return file.warning
+            return " ".join(filter(None, (file.warning, surface_note(maps))))
         if image is None:
             raise MarigoldError("Choose a picture, or a depth file.")
         old = mesh_of_sources(context, image, "") if self.update else None
-        job = submit_image(image, self._path(), self)
-        # The datablocks may be deleted while the job runs, so they are found again by name.
+        # The datablocks may be deleted while a job runs, so they are found again by name.
         name, old_name = image.name, old.name if old is not None else ""
+        job = submit_image(image, self._path(), self)
         yield job
-        image = bpy.data.images.get(name) or self._image()
-        old = bpy.data.objects.get(old_name)
+        _, image = self._again(old_name, name)
+        maps = yield from surface_maps(self, image, self._path())
+        old, image = self._again(old_name, name)
+        made = mesh_of_job(context, self, object_name(name), job, image, place, old=old, maps=maps)
+        made[SOURCES] = (self._path() if self.filepath else "", "")
+        return surface_note(maps)
+
+    def steps(self) -> int:
+        return (0 if self.depth_filepath else 1) + len(surface_checkpoints(self))
+
+    def _again(
+        self, old_name: str, image_name: str
+    ) -> tuple[bpy.types.Object | None, bpy.types.Image | None]:
+        """The mesh to update and the picture, as they are by now. Raises MarigoldError."""
+        old = bpy.data.objects.get(old_name) if old_name else None
         if old_name and old is None:
             raise MarigoldError("The depth mesh was deleted while its depth was estimated.")
-        made = mesh_of_job(context, self, object_name(name), job, image, place, old=old)
-        made[SOURCES] = (self._path() if self.filepath else "", "")
-        return ""
+        image = bpy.data.images.get(image_name) if image_name else None
+        return old, image or self._image()
 
     def _path(self) -> str:
         return bpy.path.abspath(self.filepath)
@@ -167,7 +192,7 @@ class MARIGOLD_OT_batch(EngineRun, ShapeSettings, bpy.types.Operator):
             draw_settings(self.layout, self, (*RUN_NAMES, *SHAPE_NAMES, *MESH_NAMES))
 
     def steps(self) -> int:
-        return len(pictures_in(self.directory))
+        return len(pictures_in(self.directory)) * (1 + len(surface_checkpoints(self)))
 
     def work(self, context: bpy.types.Context) -> Work:
         folder = Path(bpy.path.abspath(self.directory))
@@ -188,14 +213,15 @@ class MARIGOLD_OT_batch(EngineRun, ShapeSettings, bpy.types.Operator):
             name = image.name
             try:
                 yield job
+                maps = yield from surface_maps(self, bpy.data.images.get(name), str(path))
             except MarigoldError as error:
-                if job.error_kind in ("python", "checkpoint", "memory"):
-                    raise  # the next picture would fail too
+                if run.task is not None and run.task.error_kind in WHICH_FAIL_ALL:
+                    raise
                 failed.append(str(error))
                 continue
             obj = mesh_of_job(
                 context, self, object_name(str(path)), job, bpy.data.images.get(name), place,
-                look=False,
+                look=False, maps=maps,
             )  # fmt: skip
             obj.location.x += offset
             # Of the view at its far end.
@@ -272,10 +298,23 @@ class Place:
 def submit_image(
     image: bpy.types.Image, path: str, settings: Any, known: KnownDepths | None = None
 ) -> Job:
-    """The worker reads the picture's file itself, with all its bits; without one it gets pixels.
-    With `known` points the sampling is guided by them."""
-    params = depth_params(settings)
-    arrays = {}
+    """With `known` points the sampling is guided by them."""
+    params, arrays = picture_request(image, path, settings)
+    if known is None:
+        return submit("depth", params, arrays)
+    params["size"] = list(known.size)
+    arrays["known"] = np.column_stack([known.positions, known.metres])
+    return submit("guided", params, arrays)
+
+
+def picture_request(
+    image: bpy.types.Image, path: str, settings: Any, checkpoint: str | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parameters and arrays of a run on a picture; checkpoint: None is the one for depth.
+
+    The worker reads the picture's file itself, with all its bits; without one it gets pixels.
+    """
+    params, arrays = run_params(settings, checkpoint), {}
     mask = bpy.data.images.get(settings.mask)
     if mask is not None:
         arrays["mask"] = mask_pixels(mask, tuple(image.size))
@@ -283,11 +322,54 @@ def submit_image(
         params["image"] = path
     else:
         arrays["image"] = image_pixels(image)
-    if known is None:
-        return submit("depth", params, arrays)
-    params["size"] = list(known.size)
-    arrays["known"] = np.column_stack([known.positions, known.metres])
-    return submit("guided", params, arrays)
+    return params, arrays
+
+
+def surface_checkpoints(settings: Any) -> list[tuple[str, str]]:
+    """The worker's methods and the checkpoints that a relightable surface is estimated with: those
+    of the preferences, unless its maps come from a folder."""
+    if settings.surface != RELIGHTABLE or settings.surface_folder:
+        return []
+    chosen = preferences()
+    # Albedo by lighting is replaced by that of appearance, whose roughness belongs to it.
+    wanted = (
+        ("normals", chosen.normals_checkpoint),
+        ("intrinsics", chosen.lighting_checkpoint),
+        ("intrinsics", chosen.appearance_checkpoint),
+    )
+    return [(method, name.strip()) for method, name in wanted if name.strip()]
+
+
+def surface_maps(
+    settings: Any, image: bpy.types.Image | None, path: str
+) -> Generator[Job, None, SurfaceMaps | None]:
+    """Run the checkpoints for a relightable surface one after another; None for a plain picture."""
+    if settings.surface != RELIGHTABLE:
+        return None
+    if settings.surface_folder:
+        return read_surface_maps(bpy.path.abspath(settings.surface_folder))
+    if image is None:
+        return SurfaceMaps()
+    arrays: dict[str, Any] = {}
+    requests = [
+        (method, *picture_request(image, path, settings, checkpoint))
+        for method, checkpoint in surface_checkpoints(settings)
+    ]
+    for request in requests:
+        job = submit(*request)
+        yield job
+        arrays |= job.arrays
+    return surface_maps_of_arrays(arrays)
+
+
+def surface_note(maps: SurfaceMaps | None) -> str:
+    """What a relightable surface lacks, for the user."""
+    if maps is None or maps.albedo is not None:
+        return ""
+    return (
+        "There is no albedo, so the picture is the base colour, with its own light in it: choose"
+        " a folder of maps, or a checkpoint for appearance in the preferences."
+    )
 
 
 def mesh_of_job(
@@ -300,6 +382,7 @@ def mesh_of_job(
     *,
     old: bpy.types.Object | None = None,
     look: bool = True,
+    maps: SurfaceMaps | None = None,
 ) -> bpy.types.Object:
     result = job.result
     depth, near, far = placed(
@@ -316,8 +399,9 @@ def mesh_of_job(
     }
     span = None if result.get("shift_invariant", True) else (near, far)
     return finish(
-        context, settings, name, depth, image, place, old=old, span=span, look=look, **layers
-    )
+        context, settings, name, depth, image, place,
+        old=old, span=span, look=look, maps=maps, **layers,
+    )  # fmt: skip
 
 
 def finish(
@@ -333,12 +417,14 @@ def finish(
     span: tuple[float, float] | None = None,
     old: bpy.types.Object | None = None,
     look: bool = True,
+    maps: SurfaceMaps | None = None,
 ) -> bpy.types.Object:
     """Add the object, select it and look through its camera; where the user by now edits or
     sculpts something else, that stays active and the object is only added. The mesh `old` gets the
     depth instead, and the view stays.
 
-    span: the distances of depth 0 and 1, where the depth itself has them."""
+    span: the distances of depth 0 and 1, where the depth itself has them. maps: of a relightable
+    surface."""
     options = shape_options(settings)
     given = settings.properties.is_property_set
     camera = NOTHING
@@ -356,6 +442,8 @@ def finish(
         update_depth(old, depth, image, options, span=span, uncertainty=uncertainty, mask=mask)
         if span is None:
             _fit_again(old)
+        if maps is not None:
+            relight(old, maps, depth)
         _select(context, scene, old)
         return old
     if image is not None and not given("fov"):
@@ -364,6 +452,8 @@ def finish(
     # At eye height: the floor of a picture lies near that of the scene, and the camera is not
     # inside the cube of a new file.
     obj.location = scene.cursor.location + Vector((0.0, 0.0, EYE_HEIGHT))
+    if maps is not None:
+        relight(obj, maps, depth)
     at_rest = _select(context, scene, obj)
     camera = camera_of(obj)
     if look and camera is not None:

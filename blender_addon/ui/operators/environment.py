@@ -31,6 +31,14 @@ class SetupOperator(BackgroundOperator):
         return True
 
 
+def _to_download() -> list[str]:
+    """The checkpoints of the preferences that are not in the add-on."""
+    chosen = preferences()
+    fields = ("checkpoint", "normals_checkpoint", "appearance_checkpoint", "lighting_checkpoint")
+    names = (getattr(chosen, field).strip() for field in fields)
+    return [name for name in names if name not in ("", *BUNDLED)]
+
+
 def _may_download(cls: Any) -> bool:
     if bpy.app.online_access:
         return True
@@ -102,7 +110,7 @@ class MARIGOLD_OT_remove_environment(SetupOperator, bpy.types.Operator):
 
 
 class MARIGOLD_OT_download_checkpoint(SetupOperator, bpy.types.Operator):
-    """Download the checkpoint named above from Hugging Face"""
+    """Download the checkpoints named above from Hugging Face"""
 
     bl_idname = "marigold.download_checkpoint"
     bl_label = "Download Checkpoint"
@@ -111,16 +119,22 @@ class MARIGOLD_OT_download_checkpoint(SetupOperator, bpy.types.Operator):
     def poll(cls, context: bpy.types.Context) -> bool:
         if not super().poll(context):
             return False
-        if preferences().checkpoint.strip() in ("", *BUNDLED):
+        if not _to_download():
             return refuse(cls, "This checkpoint is in the add-on already")
         return _may_download(cls)
 
+    def steps(self) -> int:
+        return len(_to_download())
+
     def work(self, context: bpy.types.Context) -> Work:
-        chosen = model()
-        names = ("checkpoint", "variant", "cache_dir")
-        job = submit("download", {name: chosen[name] for name in names if name in chosen})
-        yield job
-        return f"The checkpoint is in {job.result.get('folder', '')}"
+        folders = []
+        for checkpoint in _to_download():
+            chosen = model(checkpoint)
+            names = ("checkpoint", "variant", "cache_dir")
+            job = submit("download", {name: chosen[name] for name in names if name in chosen})
+            yield job
+            folders.append(job.result.get("folder", ""))
+        return f"The checkpoint is in {', '.join(folders)}"
 
 
 class MARIGOLD_OT_unload(bpy.types.Operator):

@@ -24,8 +24,8 @@ from ..run_settings import (
     RUN_NAMES,
     SHAPE_NAMES,
     ShapeSettings,
-    depth_params,
     fill_from_sidebar,
+    run_params,
 )
 from .background import EngineRun, Work
 from .depth_mesh import Place, draw_settings, finish
@@ -87,7 +87,7 @@ class MARIGOLD_OT_sequence(EngineRun, ShapeSettings, bpy.types.Operator):
         place, target = Place.of(context), self._target(folder)
         frames, flags = [], {}
         for path in paths:
-            job = submit("depth", {**depth_params(self), "image": str(path)})
+            job = submit("depth", {**run_params(self), "image": str(path)})
             yield job
             depth = job.arrays["depth"]
             if frames and depth.shape != frames[0].shape:

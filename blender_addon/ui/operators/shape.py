@@ -19,6 +19,7 @@ from ...mesh.matched_camera import camera_of, matched_camera
 from ...mesh.picture_material import (
     DEPTH_VIEW,
     LIT_VIEW,
+    RELIGHTABLE_VIEW,
     UNCERTAINTY_VIEW,
     UNLIT_VIEW,
     picture_of,
@@ -63,6 +64,7 @@ class MARIGOLD_OT_show(bpy.types.Operator):
         items=[
             (UNLIT_VIEW, "Unlit", "The picture as it was taken, without the scene's light"),
             (LIT_VIEW, "Lit", "The picture, lit by the scene"),
+            (RELIGHTABLE_VIEW, "Relightable", "Albedo, roughness and normals, lit by the scene"),
             (DEPTH_VIEW, "Depth", "Depth as it was estimated; red is near"),
             (UNCERTAINTY_VIEW, "Uncertainty", "Where the members of the ensemble disagree"),
         ],
@@ -78,7 +80,10 @@ class MARIGOLD_OT_show(bpy.types.Operator):
     def execute(self, context: bpy.types.Context) -> set[str]:
         obj = depth_mesh_of(context)
         if self.view not in views(obj.active_material):
-            self.report({"WARNING"}, "This mesh has no uncertainty; run an ensemble of two or more")
+            missing = "This mesh has no uncertainty; run an ensemble of two or more"
+            if self.view == RELIGHTABLE_VIEW:
+                missing = "This mesh is not relightable; choose that surface and estimate again"
+            self.report({"WARNING"}, missing)
             return {"CANCELLED"}
         for slot in obj.material_slots:
             if self.view in views(slot.material):
