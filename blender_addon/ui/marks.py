@@ -90,7 +90,7 @@ def _shape(kind: str, places: list[Any], colour: tuple[float, ...]) -> None:
 def _text(at: Vector, colour: tuple[float, ...], words: str) -> None:
     blf.size(0, 14 * bpy.context.preferences.system.ui_scale)
     blf.enable(0, blf.SHADOW)
-    blf.shadow(0, 3, 0.0, 0.0, 0.0, 1.0)
+    blf.shadow(0, 5, 0.0, 0.0, 0.0, 1.0)
     blf.color(0, *colour)
     blf.position(0, at.x, at.y, 0)
     blf.draw(0, words)

@@ -167,9 +167,9 @@ class MARIGOLD_PT_scale(MarigoldPanel, bpy.types.Panel):
         row.operator("marigold.fit_metres", icon="DRIVER_DISTANCE")
         if known.report:
             draw_message(layout, known.report, context)
-        row = layout.row(align=True)
-        row.operator("marigold.align_ground", icon="ORIENTATION_NORMAL")
-        row.operator("marigold.guided", icon="FILE_REFRESH")
+        column = layout.column(align=True)
+        column.operator("marigold.align_ground", icon="ORIENTATION_NORMAL")
+        column.operator("marigold.guided", icon="FILE_REFRESH")
 
 
 class MARIGOLD_PT_dataset(MarigoldPanel, bpy.types.Panel):

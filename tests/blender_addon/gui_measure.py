@@ -33,9 +33,10 @@ from gui_hands import (
 def the_example():
     yield from open_tab()
     use_engine()
-    yield from press("'BEST'")
-    check("best", bpy.context.scene.marigold.quality == "BEST", bpy.context.scene.marigold.quality)
-    yield from press("'GOOD'")
+    for column, quality in ((0.8, "BEST"), (0.5, "GOOD")):
+        yield from press("marigold.quality", columns=(column,))
+        chosen = bpy.context.scene.marigold.quality
+        check(f"quality_{quality}", chosen == quality, chosen)
     yield from press("example.jpg")
     yield from wait(lambda: activity().running, 20)
     ended = yield from run_ends()
@@ -60,7 +61,7 @@ def open_real_scale():
 def pick(kind: str, *spots):
     """Press the pipette of a kind, and click at places of the viewport from its middle."""
     window = main_window()
-    yield from press(f"kind='{kind}'", columns=(0.93, 0.85))
+    yield from press(f"kind='{kind}'", columns=(0.83, 0.8))
     yield 0.3
     for across, up in spots:
         x, y = view_middle()
