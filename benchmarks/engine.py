@@ -1,25 +1,29 @@
-"""This engine against diffusers' MarigoldDepthPipeline: same weights, same noise, one process.
+"""This engine beside diffusers' MarigoldDepthPipeline: same weights, same noise, one process.
 
     python benchmarks/engine.py                                # all parts this machine can run
     python benchmarks/engine.py nano                           # the bundled checkpoint on the CPU
     python benchmarks/engine.py full-cpu --members 1           # Stable Diffusion 2's size, random
     python benchmarks/engine.py full-cuda --size 768x768 --members 10 --card-gb 6
 
-The two run in turn and the medians are compared. diffusers runs with its defaults: one member at
-a time, its own ensembling. Both times are of a whole call, from the picture to the depth at the
-picture's size. Peak memory is what torch reserves on CUDA; on the CPU (--memory) it is the largest
-resident size of a process that does nothing else.
+They run in turn and the medians are compared. "diffusers" has its defaults: float32, one member at
+a time, its own ensembling. "expert" is diffusers in the case's dtype, channels last, all members in
+one batch. All times are of a whole call, from the picture to the depth at the picture's size. Peak
+memory is what torch reserves on CUDA; on the CPU (--memory) it is the largest resident size of a
+process that does nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import json
 import multiprocessing
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +31,13 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, MarigoldDepthPipeline, UNet2DConditionModel
 from diffusers.utils import logging
-from torch import nn
+from roofline import UNET, VAE, randomized
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from marigold_core import Marigold  # noqa: E402
+from marigold_core.checkpoints.autoencoder import Autoencoder  # noqa: E402
+from marigold_core.checkpoints.empty_prompt import empty_prompt_embedding  # noqa: E402
+from marigold_core.checkpoints.unet import UNet  # noqa: E402
 
 SCHEDULER = {
     "beta_start": 0.00085,
@@ -43,7 +50,8 @@ SCHEDULER = {
     "timestep_spacing": "trailing",
     "rescale_betas_zero_snr": True,
 }
-ENGINES = ("diffusers", "marigold-kit")
+ENGINES = ("diffusers", "expert", "marigold-kit")
+NANO = Path(__file__).parents[1] / "marigold_core" / "assets" / "nano"
 
 
 @dataclass(frozen=True)
@@ -76,10 +84,10 @@ def main() -> None:
         whole = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, args.card_gb * 2**30 / whole))
     print(
-        "| weights | device | picture | steps | N | diffusers s | ours s | ratio "
-        "| diffusers GiB | ours GiB |"
+        "| weights | device | picture | steps | N | diffusers s | expert s | ours s "
+        "| ratio to both | diffusers GiB | expert GiB | ours GiB |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     for part in args.parts:
         engines: Engines | None = None
         for case in cases(part, args):
@@ -87,10 +95,11 @@ def main() -> None:
             seconds, peaks = compare(engines, case, args.repeats)
             if args.memory and case.device == "cpu":
                 peaks = {name: peak_of_child(name, case, args.threads) for name in ENGINES}
-            theirs, ours = (seconds[name] for name in ENGINES)
+            theirs, expert, ours = (seconds[name] for name in ENGINES)
             memory = " | ".join(f"{peaks[name]:.2f}" if name in peaks else "-" for name in ENGINES)
             print(
-                f"| {case.label} | {theirs:.3f} | {ours:.3f} | {theirs / ours:.2f} | {memory} |",
+                f"| {case.label} | {theirs:.3f} | {expert:.3f} | {ours:.3f} "
+                f"| {theirs / ours:.2f}, {expert / ours:.2f} | {memory} |",
                 flush=True,
             )
 
@@ -133,39 +142,76 @@ Engines = dict[str, Callable[[Case], Any]]
 
 
 def load(case: Case, names: tuple[str, ...] = ENGINES) -> Engines:
-    """A function for each engine that runs a case; both use the same modules."""
+    """A function for each engine that runs a case; all have the same weights."""
+    unet, vae, config, prompt = networks(case)
+    options: dict[str, Any] = {}
     if case.weights == "nano":
-        marigold = Marigold.from_pretrained("nano", dtype=case.dtype, device=case.device)
-    else:
-        marigold = full_size(case.device, case.dtype)
-    pipeline = MarigoldDepthPipeline(
-        marigold.unet,
-        marigold.vae,
-        DDIMScheduler.from_config(marigold.scheduler_config),
-        text_encoder=None,
-        tokenizer=None,
-        prediction_type="depth",
+        options = {"num_inference_steps": 1, "processing_resolution": 256}
+    made: dict[str, Any] = {}
+    if "marigold-kit" in names:
+        own = [own_network(network, prompt, case.dtype) for network in (unet, vae)]
+        made["marigold-kit"] = Marigold(*own, config, prompt.to(case.dtype), **options)
+    if "expert" in names:
+        copies = [copy.deepcopy(network).to(case.dtype) for network in (unet, vae)]
+        tuned = [network.to(memory_format=torch.channels_last) for network in copies]
+        made["expert"] = pipeline(*tuned, config, prompt.to(case.dtype))
+    if "diffusers" in names:
+        made["diffusers"] = pipeline(unet, vae, config, prompt)
+    return {name: partial(run, name, made[name]) for name in names}
+
+
+def run(name: str, engine: Any, case: Case, **changes: Any) -> Any:
+    """A whole call of one engine, from the picture to the depth at the picture's size."""
+    options: dict[str, Any] = {
+        "num_inference_steps": case.steps,
+        "ensemble_size": case.members,
+        "processing_resolution": 0,
+        "generator": torch.Generator(case.device).manual_seed(0),
+    }
+    options |= changes
+    if name == "marigold-kit":
+        return engine(picture(case), **options)
+    if name == "expert":
+        options["batch_size"] = case.members
+    # With an array and latents diffusers takes the size from the wrong axes.
+    pixels = torch.from_numpy(picture(case)).permute(2, 0, 1)[None]
+    return engine(pixels, output_uncertainty=case.members > 1, **options)
+
+
+def networks(case: Case) -> tuple[Any, Any, dict[str, Any], torch.Tensor]:
+    """diffusers' U-Net and VAE in float32 on the device, the scheduler's fields, the prompt."""
+    if case.weights != "nano":
+        return full_size(case.device)
+    read = [(UNet2DConditionModel, "unet"), (AutoencoderKL, "vae")]
+    unet, vae = (
+        kind.from_pretrained(NANO, subfolder=part).eval().requires_grad_(False).to(case.device)
+        for kind, part in read
     )
-    pipeline.empty_text_embedding = marigold.text_embedding
-    pipeline.set_progress_bar_config(disable=True)
+    return unet, vae, SCHEDULER, empty_prompt_embedding(NANO).to(case.device)
 
-    def options(case: Case) -> dict[str, Any]:
-        return {
-            "num_inference_steps": case.steps,
-            "ensemble_size": case.members,
-            "processing_resolution": 0,
-            "generator": torch.Generator(case.device).manual_seed(0),
-        }
 
-    def theirs(case: Case) -> Any:
-        uncertain = case.members > 1
-        return pipeline(picture(case)[None], output_uncertainty=uncertain, **options(case))
+def own_network(network: Any, prompt: torch.Tensor, dtype: torch.dtype) -> Any:
+    """This engine's network with a copy of the weights of diffusers'."""
+    kind = UNet if isinstance(network, UNet2DConditionModel) else Autoencoder
+    with torch.device("meta"):
+        own: Any = kind(json.loads(network.to_json_string()))
+    state = {name: weight.to(dtype, copy=True) for name, weight in network.state_dict().items()}
+    own.load_state_dict(state, assign=True)
+    own.fold(prompt)
+    if kind is Autoencoder or dtype != torch.float32:  # as `load_for_inference`
+        own.to(memory_format=torch.channels_last)
+    return own.eval().requires_grad_(False)
 
-    def ours(case: Case) -> Any:
-        return marigold(picture(case), **options(case))
 
-    engines = dict(zip(ENGINES, (theirs, ours), strict=True))
-    return {name: engines[name] for name in names}
+def pipeline(
+    unet: Any, vae: Any, config: dict[str, Any], prompt: torch.Tensor
+) -> MarigoldDepthPipeline:
+    made = MarigoldDepthPipeline(
+        unet, vae, DDIMScheduler.from_config(config), None, None, prediction_type="depth"
+    )
+    made.empty_text_embedding = prompt
+    made.set_progress_bar_config(disable=True)
+    return made
 
 
 def picture(case: Case) -> np.ndarray:
@@ -173,34 +219,12 @@ def picture(case: Case) -> np.ndarray:
     return rng.random((case.height, case.width, 3), dtype=np.float32)
 
 
-def full_size(device: str, dtype: torch.dtype) -> Marigold:
+def full_size(device: str) -> tuple[Any, Any, dict[str, Any], torch.Tensor]:
     """Stable Diffusion 2's networks with eight input channels and random weights."""
     with torch.device("meta"):
-        unet = UNet2DConditionModel(
-            in_channels=8,
-            block_out_channels=(320, 640, 1280, 1280),
-            attention_head_dim=(5, 10, 20, 20),
-            cross_attention_dim=1024,
-            use_linear_projection=True,
-        )
-        vae = AutoencoderKL(
-            block_out_channels=(128, 256, 512, 512),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=2,
-        )
-    unet, vae = (randomize(network.to(dtype), device) for network in (unet, vae))
-    return Marigold(unet, vae, SCHEDULER, torch.randn(1, 2, 1024).to(device, dtype))
-
-
-def randomize(network: nn.Module, device: str) -> nn.Module:
-    network = network.to_empty(device=device)
-    for name, weight in network.named_parameters():
-        if weight.ndim > 1:
-            nn.init.normal_(weight.data, std=weight[0].numel() ** -0.5)
-        else:
-            nn.init.constant_(weight.data, float("norm" in name and name.endswith("weight")))
-    return network.requires_grad_(False)
+        unet, vae = UNet2DConditionModel(**UNET), AutoencoderKL(**VAE)
+    made = [randomized(network, device, torch.float32) for network in (unet, vae)]
+    return made[0], made[1], SCHEDULER, torch.randn(1, 2, 1024, device=device)
 
 
 def compare(

@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 from diffusers import DDPMScheduler
-from engine import SCHEDULER, full_size
+from engine import SCHEDULER, Case, networks
 from torch import Tensor
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "training")]
@@ -161,10 +161,10 @@ def stepper(
 
 def prepare(part: str, args: Any, folder: Path) -> tuple[Marigold, Scenes, LatentCache, float]:
     """Networks, data, the filled cache, and the seconds that filling it took."""
-    if part == "nano":
-        marigold = Marigold.from_pretrained("nano", dtype=torch.float32, device="cpu")
-    else:
-        marigold = full_size("cuda", torch.float32)
+    device = "cpu" if part == "nano" else "cuda"
+    # Training takes diffusers' networks; the engine's own are for inference.
+    unet, vae, config, prompt = networks(Case(part, device, torch.float32, 0, 0, 1, 1))
+    marigold = Marigold(unet, vae, config, prompt)
     width, height = (int(side) for side in (args.size or default_size(part)).split("x"))
     scenes = Scenes(args.scenes, height, width)
     began = time.perf_counter()
