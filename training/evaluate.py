@@ -98,6 +98,8 @@ def evaluate(args: argparse.Namespace, processes: Processes) -> list[Evaluation]
     target = args.target
     if args.target != "depth" and args.sweep in ("alignment", "fit"):
         raise MarigoldError(f"--sweep {args.sweep} is of depth, not of {args.target}.")
+    if args.target != "depth" and (args.farthest is not None or args.fit != "least_squares"):
+        raise MarigoldError(f"--farthest and --fit are of depth; leave them out for {args.target}.")
     cases = planned_cases(args)
     more = {"fov_degrees": args.fov_degrees, "material_power": args.material_power}
     sets = []

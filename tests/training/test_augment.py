@@ -5,7 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from data.augment import Variants, Within, blurred, compressed, noisy, photographed, vignetted
+from data.augment import (
+    Variants,
+    Within,
+    blurred,
+    blurred_and_jittered,
+    compressed,
+    jittered,
+    moved,
+    noisy,
+    photographed,
+    vignetted,
+)
 from data.registry import open_dataset
 from data_builders import rendered_folder
 from hypothesis import given, settings
@@ -117,3 +128,38 @@ def test_jpeg_keeps_the_picture_and_loses_more_at_lower_quality():
         (compressed(picture, quality) - picture).square().mean().sqrt() for quality in (20, 95)
     )
     assert high < 0.02 < low < 0.15
+
+
+def test_the_released_augmentation_of_normals_moves_nothing_and_keeps_grey_grey():
+    """A picture that shifted against its normals would teach wrong ones."""
+    random = np.random.default_rng(0)
+    grey = torch.full((3, 96, 128), 0.4)
+    grey[:, 30:60, 40:80] = 0.7
+    y, x = torch.meshgrid(torch.arange(96.0), torch.arange(128.0), indexing="ij")
+    changed = 0
+    for _ in range(40):
+        found = blurred_and_jittered(grey, random)
+        assert found.shape == grey.shape and 0 <= float(found.min()) <= float(found.max()) <= 1
+        assert float((found - found.mean(0)).abs().max()) < 1e-3
+        changed += not torch.equal(found, grey)
+        weight = (found[0] - found[0, 0, 0]).abs()
+        for place, expected in ((y, 44.5), (x, 59.5)):
+            centre = float((place * weight).sum() / weight.sum().clamp(min=1e-6))
+            assert centre == pytest.approx(expected, abs=0.3) or float(weight.sum()) < 1
+    assert 15 < changed < 40  # each of three with a chance of 0.3
+
+
+def test_a_turned_hue_is_another_colour_of_the_same_lightness():
+    red = torch.tensor([0.6, 0.3, 0.3])[:, None, None].expand(3, 8, 8)
+    found = [jittered(red, np.random.default_rng(seed))[:, 0, 0] for seed in range(20)]
+    assert len({tuple(c.tolist()) for c in found}) == 20
+    assert max(float(c[1] - c[2]) for c in found) > 0.05  # towards yellow
+    assert min(float(c[1] - c[2]) for c in found) < -0.05  # towards magenta
+
+
+def test_motion_blur_is_as_long_as_it_says():
+    dot = torch.zeros(3, 21, 21)
+    dot[:, 10, 10] = 1
+    found = moved(dot, 7, 0.0)[0]
+    assert float(found.sum()) == pytest.approx(1, abs=1e-3)
+    assert int((found.sum(0) > 0.02).sum()) == 7 and int((found.sum(1) > 0.02).sum()) == 1

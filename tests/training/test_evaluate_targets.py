@@ -204,6 +204,7 @@ def test_a_power_of_the_predicted_material_changes_only_that(folder, checkpoints
         (["iid-lighting", "--target", "normals"], "estimates intrinsic images"),
         (["normals-v1-1", "--target", "depth"], "no pictures with depth"),
         (["normals-v1-1", "--sweep", "fit"], "is of depth, not of normals"),
+        (["normals-v1-1", "--farthest", "80"], "leave them out for normals"),
     ],
 )
 def test_what_cannot_be_measured_is_said(folder, checkpoints, tmp_path, arguments, words):
