@@ -48,7 +48,7 @@ def in_units(length: float, relative_error: float = 0.0) -> str:
     else:
         metres = length * settings.scale_length
         words = bpy.utils.units.to_string(settings.system, "LENGTH", metres, precision=3)
-    return f"{words} ± {100 * relative_error:.0f} %" if relative_error else words
+    return f"{words} ± {max(100 * relative_error, 1):.0f} %" if relative_error else words
 
 
 def _place(obj: bpy.types.Object, uv: Any) -> Vector:
