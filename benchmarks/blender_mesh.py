@@ -8,7 +8,8 @@ array to a mesh with quads and UVs; this add-on's has its point and face attribu
 `from_pydata`, bmesh and `foreach_set` get positions and quads that are worked out beforehand.
 Reshape: from a changed number to the evaluated mesh: near and far of the live shape, which tears
 too, without and with its background layer; the strength of a Displace modifier with the depth map
-as its texture, which does not; or the mesh built anew. Times are the best of the repeats.
+as its texture, which does not; or the mesh built anew. Times of a build are the best of the
+repeats, of a reshape the median and the best; the machine's load stands above.
 Writes Markdown tables to standard output.
 """
 
@@ -95,6 +96,10 @@ BUILDS: dict[str, Build] = {
 
 
 def best(repeats: int, action: Callable[[], object]) -> float:
+    return min(timed(repeats, action))
+
+
+def timed(repeats: int, action: Callable[[], object]) -> list[float]:
     times = []
     for _ in range(repeats):
         started = time.perf_counter()
@@ -102,7 +107,7 @@ def best(repeats: int, action: Callable[[], object]) -> float:
         times.append(time.perf_counter() - started)
         if isinstance(result, bpy.types.Mesh):
             bpy.data.meshes.remove(result)
-    return min(times)
+    return times
 
 
 def linked(mesh: bpy.types.Mesh) -> bpy.types.Object:
@@ -117,7 +122,7 @@ def evaluate(obj: bpy.types.Object) -> int:
     return len(obj.evaluated_get(graph).data.vertices)
 
 
-def live_shape(depth: np.ndarray, repeats: int, background: bool = False) -> float:
+def live_shape(depth: np.ndarray, repeats: int, background: bool = False) -> list[float]:
     grid = depth_grid(depth, max_vertices=depth.size, background=background)
     obj = linked(grid_mesh("live", grid))
     add_shape(obj, rows=grid.rows, columns=grid.columns, tear_ratio=grid.tear_ratio)
@@ -128,12 +133,12 @@ def live_shape(depth: np.ndarray, repeats: int, background: bool = False) -> flo
         set_inputs(obj, far=float(next(far)))
         evaluate(obj)
 
-    seconds = best(max(repeats, 3), reshape)
+    seconds = timed(max(repeats, 5), reshape)
     bpy.data.objects.remove(obj)
     return seconds
 
 
-def displace_modifier(depth: np.ndarray, repeats: int) -> float:
+def displace_modifier(depth: np.ndarray, repeats: int) -> list[float]:
     size = len(depth)
     obj = linked(grid_mesh("displaced", depth_grid(depth, max_vertices=depth.size)))
     image = bpy.data.images.new("depth", size, size, float_buffer=True)
@@ -150,7 +155,7 @@ def displace_modifier(depth: np.ndarray, repeats: int) -> float:
         modifier.strength = next(strength)
         evaluate(obj)
 
-    seconds = best(max(repeats, 3), reshape)
+    seconds = timed(max(repeats, 5), reshape)
     bpy.data.objects.remove(obj)
     bpy.data.images.remove(image)
     return seconds
@@ -164,22 +169,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[512, 1024, 2048])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--reshape-only", action="store_true", help="build with no other way")
     options = parser.parse_args()
     bpy.ops.wm.read_factory_settings(use_empty=True)
-    print(f"Blender {bpy.app.version_string}, {os.cpu_count()} CPU cores ({platform.machine()})\n")
-    builds: dict[str, list[float]] = {name: [] for name in BUILDS}
-    shapes: dict[str, list[float]] = {
+    print(
+        f"Blender {bpy.app.version_string}, {os.cpu_count()} CPU cores ({platform.machine()}), load"
+        f" {os.getloadavg()[0]:.1f}\n"
+    )
+    chosen = ["this add-on"] if options.reshape_only else list(BUILDS)
+    builds: dict[str, list[float]] = {name: [] for name in chosen}
+    shapes: dict[str, list[list[float]]] = {
         "live shape": [], "live shape with its background": [], "Displace modifier": [],
     }  # fmt: skip
     for size in options.sizes:
         depth = scene(size)
         grid = depth_grid(depth, max_vertices=depth.size)
-        for name, build in BUILDS.items():
-            seconds = best(options.repeats, partial(build, depth, grid))
-            builds[name].append(seconds)
+        for name, times in builds.items():
+            times.append(best(options.repeats, partial(BUILDS[name], depth, grid)))
         shapes["live shape"].append(live_shape(depth, options.repeats))
-        seconds = live_shape(depth, options.repeats, background=True)
-        shapes["live shape with its background"].append(seconds)
+        layered = live_shape(depth, options.repeats, background=True)
+        shapes["live shape with its background"].append(layered)
         shapes["Displace modifier"].append(displace_modifier(depth, options.repeats))
 
     head = [f"{size} x {size}" for size in options.sizes]
@@ -189,9 +198,11 @@ def main() -> None:
         cells = [f"{s:.3f} s ({s / o:.1f}x)" for s, o in zip(times, ours, strict=True)]
         print(row([name, *cells]))
     print("\n" + row(["reshape", *head]) + "\n" + row(["---"] * (len(head) + 1)))
-    shapes["built anew with from_pydata"] = builds["from_pydata"]
-    for name, times in shapes.items():
-        print(row([name, *(f"{1000 * s:.0f} ms" for s in times)]))
+    if "from_pydata" in builds:
+        shapes["built anew with from_pydata"] = [[seconds] for seconds in builds["from_pydata"]]
+    for name, runs in shapes.items():
+        cells = [f"{1000 * np.median(times):.0f} ms ({1000 * min(times):.0f})" for times in runs]
+        print(row([name, *cells]))
 
 
 if __name__ == "__main__":

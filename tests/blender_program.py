@@ -14,7 +14,7 @@ BLENDER_PYTHON = os.environ.get("BLENDER_PYTHON") or (
 )
 
 
-def run(name: str, archive: Path, folder: Path) -> str:
+def run(name: str, archive: Path, folder: Path, seconds: float = 600) -> str:
     resources = folder / "blender"
     resources.mkdir()
     environment = {
@@ -23,7 +23,7 @@ def run(name: str, archive: Path, folder: Path) -> str:
     environment |= {"BLENDER_USER_RESOURCES": str(resources), "OMP_NUM_THREADS": "1"}
     command = [BLENDER_PYTHON, str(INSIDE), name, str(archive), str(folder), sys.executable]
     child = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=seconds
     )
     words = child.stdout + child.stderr
     assert child.returncode == 0 and f"PASSED {name}" in child.stdout, words[-4000:]

@@ -110,6 +110,19 @@ def test_a_soft_edge_becomes_one_pixel_wide(ramp):
     assert np.allclose(np.unique(sharp.round(2)), [2, 4])
 
 
+@pytest.mark.parametrize("slope", [0.3, 0.5, 1.0])
+def test_a_soft_slanted_edge_has_no_comb_teeth(slope):
+    """Each row is torn in one place, by a pixel more than the edge advances from row to row."""
+    y, x = np.mgrid[0:40, 0:80]
+    z = (4 - 2 * ((x - 20 - slope * y) / 3).clip(0, 1)).astype(np.float32)
+    torn = torn_quads(sharpen_edges(z, RATIO), RATIO)[4:-4]
+    assert torn_quads(z, RATIO)[4:-4].sum(axis=1).min() >= 3
+    for row in torn:
+        columns = np.flatnonzero(row)
+        assert 1 <= len(columns) <= 3
+        assert np.ptp(columns) == len(columns) - 1
+
+
 def test_the_picture_decides_where_the_depth_is_undecided():
     z = np.full((20, 40), 4.0, dtype=np.float32)
     z[:, 20:] = 2.0

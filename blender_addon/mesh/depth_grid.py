@@ -39,6 +39,9 @@ BYTES_PER_VERTEX = 250
 # lower Tear Ratio or a greater Far then still finds one.
 BACKGROUND_FROM = 0.6
 
+# The reach of the faces across an edge, less than that of all others.
+ACROSS = 1e-6
+
 # A pixel that is left out. Not infinite: Blender 5.2 treats that as a damaged mesh.
 HOLE = 1e36
 
@@ -57,12 +60,13 @@ class Faces:
 
 @dataclass(frozen=True, eq=False)
 class Background:
-    """The background layer; its vertices follow those of the grid, its edges the grid's edges.
+    """The background layer.
 
-    vertices: (B,) int64, the vertex of the grid that each one lies behind. d: (B,) float32. faces:
-    as in the mesh. reach: (F,) float32, above 0, 1 at the end of the layer. torn: (F,) bool, faces
-    across an edge, which show the picture. colours: (rows, columns, 3) uint8, the filled picture,
-    or None.
+    vertices: (B,) int64, the vertex of the grid that each one lies behind. d: (B,) float32.
+    faces: the corners and ends count these vertices. reach: (F,) float32, above 0, 1 at the end of
+    the layer. torn: (F,) bool, faces across an edge, which show the picture and take the place of
+    the grid's faces. nearest, furthest: (F,) float32, for those the extremes of d over the corners
+    of the grid's face, else 0. colours: (rows, columns, 3) uint8, the filled picture, or None.
     """
 
     vertices: NDArray[np.int64]
@@ -70,6 +74,8 @@ class Background:
     faces: Faces
     reach: NDArray[np.float32]
     torn: NDArray[np.bool_]
+    nearest: NDArray[np.float32]
+    furthest: NDArray[np.float32]
     colours: NDArray[np.uint8] | None
 
 
@@ -85,6 +91,7 @@ class DepthGrid:
     d: (V,) float32, depth, 0 = near and 1 = far; HOLE where the mask leaves a pixel out, which
         tears its faces.
     nearest, furthest: (Q,) float32, the extremes of d over the corners of each quad.
+    cut: (Q,) bool, the quads that the background layer has instead; None without a layer.
     uvs: (V, 2) float32. uncertainty: (V,) float32 or None.
     size: (height, width) of the map; stride: how many of its pixels lie between two vertices.
     """
@@ -99,6 +106,7 @@ class DepthGrid:
     nearest: NDArray[np.float32]
     furthest: NDArray[np.float32]
     uncertainty: NDArray[np.float32] | None
+    cut: NDArray[np.bool_] | None
     background: Background | None
 
     @property
@@ -113,7 +121,9 @@ class DepthGrid:
         return self.rays * np.array([tangent, tangent, 1], dtype=np.float32) * z[:, None]
 
     def faces(self) -> Faces:
-        return _faces(self.rows, self.columns)
+        """Of the grid without those that are cut."""
+        faces = _faces(self.rows, self.columns)
+        return faces if self.cut is None else _chosen(faces, ~self.cut)
 
 
 def depth_grid(
@@ -158,11 +168,11 @@ def depth_grid(
     usable = usable[lines]
     d = np.where(usable, depth[lines], np.float32(HOLE))
     stride = grid_stride(len(rows), len(columns), height, width)
-    layer = None
+    cut = layer = None
     if background:
         ratio = default_tear_ratio(height, width, FOV_DEGREES, stride)
         colours = None if picture is None else at_lines(picture, rows, columns, height, width)
-        d, layer = _layered(d, usable, ratio, near, far, colours, fov_degrees)
+        d, cut, layer = _layered(d, usable, ratio, near, far, colours, fov_degrees)
 
     v = grid_coordinates(rows, height, border=True)
     u = grid_coordinates(columns, width, border=True)
@@ -185,6 +195,7 @@ def depth_grid(
         else np.where(usable & np.isfinite(uncertainty[lines]), uncertainty[lines], 0)
         .astype(np.float32)
         .ravel(),
+        cut=cut,
         background=layer,
     )
 
@@ -210,6 +221,15 @@ def _faces(rows: int, columns: int) -> Faces:
     return Faces(grid_quads(rows, columns), np.concatenate([ends_along, ends_down]), edges)
 
 
+def _chosen(faces: Faces, kept: NDArray[np.bool_]) -> Faces:
+    """Some of the faces, with their own edges alone."""
+    edges = faces.edges[kept]
+    used = np.zeros(len(faces.ends), dtype=bool)
+    used[edges] = True
+    numbers = np.cumsum(used, dtype=np.int32) - 1
+    return Faces(faces.corners[kept], faces.ends[used], numbers[edges])
+
+
 def _layered(
     d: NDArray[np.float32],
     usable: NDArray[np.bool_],
@@ -218,8 +238,9 @@ def _layered(
     far: float,
     colours: NDArray[np.uint8] | None,
     fov_degrees: float,
-) -> tuple[NDArray[np.float32], Background | None]:
-    """The grid's d with sharp edges, and the background behind them; None where nothing tears."""
+) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None, Background | None]:
+    """The grid's d with sharp edges, the quads across them, and the background behind them; None
+    where nothing tears."""
     hole = np.float32(np.nan)
     z = np.where(usable, near + d * (far - near), hole).astype(np.float32)
     z = sharpen_edges(np.where(z > 0, z, hole), ratio, colours)
@@ -227,24 +248,28 @@ def _layered(
     layer = background_layer(z, 1 + BACKGROUND_FROM * (ratio - 1), colours, fov_degrees=fov_degrees)
     quads = np.flatnonzero(layer.quads)
     if not quads.size:
-        return sharp, None
+        return sharp, None, None
     rows, columns = d.shape
-    whole = _faces(rows, columns)
-    corners, edges = whole.corners[quads], whole.edges[quads]
-    vertices, corners = np.unique(corners, return_inverse=True)
-    kept, edges = np.unique(edges, return_inverse=True)
-    ends = np.searchsorted(vertices, whole.ends[kept])
-    reach = layer.reach.ravel()[whole.corners[quads]].max(axis=1)
+    faces = _chosen(_faces(rows, columns), layer.quads.ravel())
+    vertices = np.unique(faces.corners)
+    reach = layer.reach.ravel()[faces.corners].max(axis=1)
     torn = layer.torn.ravel()[quads]
-    return sharp, Background(
-        vertices=vertices,
-        d=((layer.distance.ravel()[vertices] - near) / (far - near)).astype(np.float32),
-        faces=Faces(
-            (corners.reshape(-1, 4) + d.size).astype(np.int32),
-            (ends + d.size).astype(np.int32),
-            (edges.reshape(-1, 4) + len(whole.ends)).astype(np.int32),
+    of_front = np.where(torn[:, None], sharp.ravel()[faces.corners], np.float32(0))
+    return (
+        sharp,
+        layer.torn.ravel(),
+        Background(
+            vertices=vertices,
+            d=((layer.distance.ravel()[vertices] - near) / (far - near)).astype(np.float32),
+            faces=Faces(
+                np.searchsorted(vertices, faces.corners).astype(np.int32),
+                np.searchsorted(vertices, faces.ends).astype(np.int32),
+                faces.edges,
+            ),
+            reach=np.where(torn, ACROSS, np.maximum(reach, 10 * ACROSS)).astype(np.float32),
+            torn=torn,
+            nearest=of_front.min(axis=1),
+            furthest=of_front.max(axis=1),
+            colours=layer.colours,
         ),
-        reach=np.where(torn, 1e-6, np.maximum(reach, 1e-5)).astype(np.float32),
-        torn=torn,
-        colours=layer.colours,
     )

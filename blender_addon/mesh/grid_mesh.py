@@ -10,7 +10,7 @@ from __future__ import annotations
 import bpy
 import numpy as np
 
-from .depth_grid import DepthGrid
+from .depth_grid import HOLE, DepthGrid
 
 UV_MAP = "UVMap"
 DEPTH = "d"
@@ -19,6 +19,8 @@ NEAREST = "d_nearest"
 FURTHEST = "d_furthest"
 UNCERTAINTY = "uncertainty"
 BACKGROUND = "background"
+PIXEL = "pixel"
+SEAM, SEAM_NEAREST, SEAM_FURTHEST = "seam", "seam_nearest", "seam_furthest"
 DISTANCE = "depth"  # what the live shape makes of d, in scene units
 
 
@@ -26,17 +28,20 @@ def grid_mesh(name: str, grid: DepthGrid) -> bpy.types.Mesh:
     """A new mesh datablock with quads, UVs and these attributes.
 
     Points: `d` (0 = near, 1 = far; HOLE = left out), `ray`, and `uncertainty` where there is
-    one. Faces: `d_nearest`, `d_furthest`, over their corners; with a background layer `background`,
-    which is 0 on the grid and above on the layer, whose faces follow those of the grid.
+    one. Faces: `d_nearest`, `d_furthest`, over their corners. With a background layer, whose parts
+    follow those of the grid, also on faces `background`, which is 0 on the grid and above on the
+    layer (ACROSS between the two sides of an edge); on points `pixel`, the vertex of the grid that
+    each is or lies behind; `seam`, of a face across an edge, and there `seam_nearest`, the d of the
+    grid, and `seam_furthest`, the greatest d of the grid over those faces.
     """
     faces, layer = grid.faces(), grid.background
-    parts = [faces] if layer is None else [faces, layer.faces]
-    behind = np.empty(0, dtype=np.int64) if layer is None else layer.vertices
-    corners, ends, edges = (
-        np.concatenate([getattr(part, field) for part in parts])
-        for field in ("corners", "ends", "edges")
-    )
     positions = grid.positions()
+    behind = np.empty(0, dtype=np.int64) if layer is None else layer.vertices
+    corners, ends, edges = faces.corners, faces.ends, faces.edges
+    if layer is not None:
+        corners = np.concatenate([corners, layer.faces.corners + np.int32(len(positions))])
+        edges = np.concatenate([edges, layer.faces.edges + np.int32(len(ends))])
+        ends = np.concatenate([ends, layer.faces.ends + np.int32(len(positions))])
     mesh = bpy.data.meshes.new(name)
     mesh.vertices.add(len(positions) + len(behind))
     mesh.edges.add(len(ends))
@@ -52,18 +57,32 @@ def grid_mesh(name: str, grid: DepthGrid) -> bpy.types.Mesh:
     uv_map = attributes.new(UV_MAP, "FLOAT2", "CORNER")
     uvs = _of_corners(grid)
     if layer is not None:
-        there = layer.vertices[layer.faces.corners - len(positions)]
-        uvs = _with(uvs, grid.uvs[there].reshape(-1, 8))
+        uvs = np.concatenate(
+            [uvs[~grid.cut], grid.uvs[layer.vertices[layer.faces.corners]].reshape(-1, 8)]
+        )
     uv_map.data.foreach_set("vector", uvs.ravel())
     _add(mesh, RAY, "FLOAT_VECTOR", "POINT", _with(grid.rays, grid.rays[behind]))
     _add(mesh, DEPTH, "FLOAT", "POINT", grid.d if layer is None else _with(grid.d, layer.d))
     if grid.uncertainty is not None:
         values = _with(grid.uncertainty, np.zeros(len(behind), dtype=np.float32))
         _add(mesh, UNCERTAINTY, "FLOAT", "POINT", values)
-    none = np.zeros(len(corners) - len(faces.corners), dtype=np.float32)
-    _add(mesh, NEAREST, "FLOAT", "FACE", _with(grid.nearest, none))
-    _add(mesh, FURTHEST, "FLOAT", "FACE", _with(grid.furthest, none))
+    nearest, furthest = grid.nearest, grid.furthest
     if layer is not None:
+        nearest = np.concatenate([nearest[~grid.cut], layer.nearest])
+        furthest = np.concatenate([furthest[~grid.cut], layer.furthest])
+    _add(mesh, NEAREST, "FLOAT", "FACE", nearest)
+    _add(mesh, FURTHEST, "FLOAT", "FACE", furthest)
+    if layer is not None:
+        pixels = np.concatenate([np.arange(len(positions)), behind]).astype(np.int32)
+        _internal(mesh, PIXEL, "INT", "POINT").data.foreach_set("value", pixels)
+        across = layer.faces.corners[layer.torn]
+        furthest = np.full(len(pixels), -HOLE, dtype=np.float32)
+        for there in (across + len(positions), layer.vertices[across]):
+            np.maximum.at(furthest, there, layer.furthest[layer.torn, None])
+        seam = furthest > -HOLE
+        _internal(mesh, SEAM, "BOOLEAN", "POINT").data.foreach_set("value", seam)
+        _add(mesh, SEAM_NEAREST, "FLOAT", "POINT", np.where(seam, grid.d[pixels], 0))
+        _add(mesh, SEAM_FURTHEST, "FLOAT", "POINT", np.where(seam, furthest, 0))
         first = np.zeros(len(faces.corners), dtype=np.float32)
         _add(mesh, BACKGROUND, "FLOAT", "FACE", _with(first, layer.reach))
         slots = np.concatenate([first.astype(np.int32), ~layer.torn])

@@ -49,6 +49,12 @@ class NodeBuilder:
         node = self.add("GeometryNodeDeleteGeometry", inputs, domain="FACE", mode="ALL")
         return node.outputs[0]
 
+    def any_of(self, *values: Socket) -> Socket:
+        result = values[0]
+        for value in values[1:]:
+            result = self.both(result, value, "OR")
+        return result
+
     def above(self, a: Any, b: Any) -> Socket:
         return self.add("FunctionNodeCompare", {0: a, 1: b}, operation="GREATER_THAN").outputs[0]
 
@@ -68,10 +74,27 @@ class NodeBuilder:
         return node.outputs["Attribute"]
 
     def store(
-        self, geometry: Socket, name: str, value: Socket, kind: str = "FLOAT", domain: str = "POINT"
+        self,
+        geometry: Socket,
+        name: str,
+        value: Socket,
+        kind: str = "FLOAT",
+        domain: str = "POINT",
+        selection: Any = True,
     ) -> Socket:
-        inputs = {"Geometry": geometry, "Name": name, "Value": value}
+        inputs = {"Geometry": geometry, "Name": name, "Value": value, "Selection": selection}
         node = self.add("GeometryNodeStoreNamedAttribute", inputs, data_type=kind, domain=domain)
+        return node.outputs[0]
+
+    def positioned(self, geometry: Socket, position: Socket) -> Socket:
+        inputs = {"Geometry": geometry, "Position": position}
+        return self.add("GeometryNodeSetPosition", inputs).outputs[0]
+
+    def number(self, condition: Socket) -> Socket:
+        return self.switch("FLOAT", condition, 0.0, 1.0)
+
+    def on_domain(self, value: Socket, domain: str) -> Socket:
+        node = self.add("GeometryNodeFieldOnDomain", {0: value}, data_type="FLOAT", domain=domain)
         return node.outputs[0]
 
     def sample(self, geometry: Socket, value: Socket, index: Socket, kind: str = "FLOAT") -> Socket:

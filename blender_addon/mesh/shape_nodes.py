@@ -19,13 +19,26 @@ from typing import Any
 import bpy
 
 from ..backend.engine_parts import FAR, FOV_DEGREES, NEAR
-from .depth_grid import HOLE
-from .grid_mesh import BACKGROUND, DEPTH, DISTANCE, FURTHEST, NEAREST, RAY, UNCERTAINTY, UV_MAP
+from .depth_grid import ACROSS, HOLE
+from .grid_mesh import (
+    BACKGROUND,
+    DEPTH,
+    DISTANCE,
+    FURTHEST,
+    NEAREST,
+    PIXEL,
+    RAY,
+    SEAM,
+    SEAM_FURTHEST,
+    SEAM_NEAREST,
+    UNCERTAINTY,
+    UV_MAP,
+)  # fmt: skip
 from .node_builder import NodeBuilder, Socket
 
 GROUP = "Marigold Shape"
 # Raised with every change of the nodes: meshes of an older file keep the group they have.
-VERSION = 2
+VERSION = 3
 
 # Name, socket, default, least, greatest, what it does.
 FLOAT, BOOL, INT = "NodeSocketFloat", "NodeSocketBool", "NodeSocketInt"
@@ -88,57 +101,79 @@ def shape_group() -> bpy.types.NodeTree:
 
 def _build(nodes: NodeBuilder) -> None:
     given = nodes.add("NodeGroupInput").outputs
-    base = given["Geometry"]
-    resampled = nodes.above(99.999, given["Resolution"])
-    grid, stride = _thinned(nodes, given, base)
-    behind = nodes.above(nodes.attribute(BACKGROUND), 0.0)
-    front = nodes.opposite(behind)
-    joined = nodes.add("GeometryNodeJoinGeometry")
-    for part in (nodes.without(base, front), grid):
-        nodes.put(joined.inputs[0], part)
-    geometry = nodes.switch("GEOMETRY", resampled, base, joined.outputs[0])
-
     animated = given["Animated"]
     frame = nodes.switch("FLOAT", animated, nodes.attribute(DEPTH), _sequence(nodes, given))
     # Kept in an attribute: fields would read the image again for every use below.
-    geometry = nodes.switch("GEOMETRY", animated, geometry, nodes.store(geometry, DEPTH, frame))
+    base = given["Geometry"]
+    base = nodes.switch("GEOMETRY", animated, base, nodes.store(base, DEPTH, frame))
 
-    nearest, furthest = _face_extremes(nodes)
-    worked_out = nodes.both(resampled, animated, "OR")
-    nearest = nodes.switch("FLOAT", worked_out, nodes.attribute(NEAREST), nearest)
-    furthest = nodes.switch("FLOAT", worked_out, nodes.attribute(FURTHEST), furthest)
-    # The slope that tears stays the same where the vertices lie further apart.
-    excess = nodes.math("SUBTRACT", given["Tear Ratio"], 1.0)
-    excess = nodes.math("MULTIPLY", excess, nodes.switch("FLOAT", resampled, 1.0, stride))
-    ratio = nodes.math("ADD", 1.0, excess)
-    limit = nodes.math("MULTIPLY", _distance(nodes, given, nearest), ratio)
+    reach = nodes.attribute(BACKGROUND)
+    filled = nodes.above(reach, 2 * ACROSS)
+    across = nodes.both(nodes.above(reach, 0.0), nodes.opposite(filled))
+    front = nodes.opposite(nodes.above(reach, 0.0))
+    nearest, furthest = _face_extremes(nodes, DEPTH)
+    nearest = nodes.switch("FLOAT", animated, nodes.attribute(NEAREST), nearest)
+    furthest = nodes.switch("FLOAT", animated, nodes.attribute(FURTHEST), furthest)
+    limit = nodes.math("MULTIPLY", _distance(nodes, given, nearest), given["Tear Ratio"])
     tears = nodes.both(given["Tear"], nodes.opposite(given["Solid"]))
     torn = nodes.both(tears, nodes.above(_distance(nodes, given, furthest), limit))
-    torn = nodes.both(torn, front)
     masked = nodes.above(furthest, HOLE / 2)
     shown = nodes.both(nodes.both(tears, given["Background"]), nodes.opposite(animated))
-    beyond = nodes.above(nodes.attribute(BACKGROUND), nodes.math("MAXIMUM", given["Reach"], 2e-6))
-    hidden = nodes.both(behind, nodes.both(beyond, nodes.opposite(shown), "OR"))
-    gone = nodes.both(nodes.both(torn, masked, "OR"), hidden, "OR")
-    geometry = nodes.without(geometry, gone)
+    beyond = nodes.above(reach, nodes.math("MAXIMUM", given["Reach"], 2 * ACROSS))
+    gone = nodes.any_of(
+        nodes.both(front, nodes.any_of(torn, masked)),
+        nodes.both(across, nodes.both(torn, nodes.opposite(shown))),
+        nodes.both(filled, nodes.any_of(beyond, nodes.opposite(shown))),
+    )
+    # Where nothing is gone, this copies nothing: the usual case while a slider is dragged, as the
+    # grid has no faces across the edges of its first shape.
+    whole = nodes.without(base, gone)
+    resampled = nodes.above(99.999, given["Resolution"])
+    draft = _draft(nodes, given, base, gone, nodes.any_of(torn, masked), filled)
+    geometry = nodes.switch("GEOMETRY", resampled, whole, draft)
+
+    points = nodes.add("GeometryNodeAttributeDomainSize", {0: base}).outputs["Point Count"]
+    grid_points = nodes.math("MULTIPLY", given["Rows"], given["Columns"])
+    layered = nodes.above(points, nodes.math("ADD", grid_points, 0.5))
+    # A face across an edge that is not torn is the front's: its vertices behind move forward.
+    seam, in_front = nodes.attribute(SEAM, "BOOLEAN"), nodes.attribute(SEAM_NEAREST)
+    closed = nodes.store(geometry, DEPTH, in_front, selection=seam)
+    closed = _merged(nodes, given, closed, seam)
+    merges = nodes.both(layered, nodes.opposite(tears))
+    geometry = nodes.switch("GEOMETRY", merges, geometry, closed)
 
     blurred = nodes.add(
         "GeometryNodeBlurAttribute",
         {"Value": nodes.attribute(DEPTH), "Iterations": given["Smoothing"]},
         data_type="FLOAT",
     ).outputs[0]
-    z = _distance(nodes, given, blurred)
-    geometry = nodes.store(geometry, DISTANCE, z)
-    position = _position(nodes, given, nodes.attribute(DISTANCE))
-    geometry = nodes.add(
-        "GeometryNodeSetPosition", {"Geometry": geometry, "Position": position}
-    ).outputs[0]
+    geometry = nodes.store(geometry, DISTANCE, _distance(nodes, given, blurred))
+    limit = nodes.math("MULTIPLY", _distance(nodes, given, in_front), given["Tear Ratio"])
+    apart = nodes.above(_distance(nodes, given, nodes.attribute(SEAM_FURTHEST)), limit)
+    apart = nodes.any_of(apart, nodes.above(given["Smoothing"], 0.5))
+    d = nodes.switch("FLOAT", apart, in_front, blurred)
+    joined = nodes.store(geometry, DISTANCE, _distance(nodes, given, d), selection=seam)
+    joins = nodes.both(layered, tears)
+    geometry = nodes.switch("GEOMETRY", joins, geometry, joined)
+    geometry = nodes.positioned(geometry, _position(nodes, given, nodes.attribute(DISTANCE)))
     geometry = nodes.switch("GEOMETRY", given["Solid"], geometry, _solid(nodes, given, geometry))
     geometry = nodes.add(
         "GeometryNodeSetMaterial",
-        {"Geometry": geometry, "Selection": front, "Material": given["Material"]},
+        {
+            "Geometry": geometry,
+            "Selection": nodes.opposite(filled),
+            "Material": given["Material"],
+        },
     ).outputs[0]
     nodes.add("NodeGroupOutput", {0: geometry})
+
+
+def _merged(nodes: NodeBuilder, given: Any, geometry: Socket, seam: Socket) -> Socket:
+    """The front and the faces across its edges as one surface."""
+    z = _distance(nodes, given, nodes.attribute(DEPTH))
+    geometry = nodes.positioned(geometry, _position(nodes, given, z))
+    inputs = {"Geometry": geometry, "Selection": seam, "Distance": 1e-6}
+    return nodes.add("GeometryNodeMergeByDistance", inputs).outputs[0]
 
 
 def _distance(nodes: NodeBuilder, given: Any, d: Socket) -> Socket:
@@ -156,17 +191,9 @@ def _position(nodes: NodeBuilder, given: Any, z: Socket) -> Socket:
     return nodes.vector(spread_x, spread_y, nodes.math("MULTIPLY", z, -1.0))
 
 
-def _face_extremes(nodes: NodeBuilder) -> tuple[Socket, Socket]:
-    """The least and the greatest d over the four corners of a face."""
-    corners = []
-    face = nodes.add("GeometryNodeInputIndex").outputs[0]
-    for k in range(4):
-        corner = nodes.add("GeometryNodeCornersOfFace", {"Face Index": face, "Sort Index": k})
-        vertex = nodes.add("GeometryNodeVertexOfCorner", {0: corner.outputs["Corner Index"]})
-        inputs = {"Value": nodes.attribute(DEPTH), "Index": vertex.outputs[0]}
-        at = nodes.add("GeometryNodeFieldAtIndex", inputs, data_type="FLOAT", domain="POINT")
-        corners.append(at.outputs[0])
-    a, b, c, e = corners
+def _face_extremes(nodes: NodeBuilder, name: str) -> tuple[Socket, Socket]:
+    """The least and the greatest value of a point attribute over the four corners of a face."""
+    a, b, c, e = (_at_corner(nodes, name, k) for k in range(4))
     extremes = [
         nodes.math(word, nodes.math(word, a, b), nodes.math(word, c, e))
         for word in ("MINIMUM", "MAXIMUM")
@@ -174,30 +201,92 @@ def _face_extremes(nodes: NodeBuilder) -> tuple[Socket, Socket]:
     return extremes[0], extremes[1]
 
 
-def _thinned(nodes: NodeBuilder, given: Any, base: Socket) -> tuple[Socket, Socket]:
-    """A smaller grid with the base's values at evenly spread rows and columns, as in
-    `geometry.grid_lines`; and how many rows of the base lie between two of its rows."""
+def _at_corner(nodes: NodeBuilder, name: str, number: int) -> Socket:
+    """A point attribute at the corner of a face; corner 0 of the base mesh is its top left."""
+    face = nodes.add("GeometryNodeInputIndex").outputs[0]
+    corner = nodes.add("GeometryNodeCornersOfFace", {"Face Index": face, "Sort Index": number})
+    vertex = nodes.add("GeometryNodeVertexOfCorner", {0: corner.outputs["Corner Index"]})
+    inputs = {"Value": nodes.attribute(name), "Index": vertex.outputs[0]}
+    at = nodes.add("GeometryNodeFieldAtIndex", inputs, data_type="FLOAT", domain="POINT")
+    return at.outputs[0]
+
+
+def _draft(
+    nodes: NodeBuilder, given: Any, base: Socket, gone: Socket, split: Socket, filled: Socket
+) -> Socket:
+    """A smaller grid at evenly spread rows and columns, as in `geometry.grid_lines`, whose faces
+    that contain a tear or a hole are replaced by those of the base: outlines stay exact, and no
+    objects are joined."""
     share = nodes.math("DIVIDE", given["Resolution"], 100.0)
-    kept, last = {}, {}
+    lines: dict[str, Any] = {}
     for name in ("Rows", "Columns"):
         count = nodes.math("ROUND", nodes.math("MULTIPLY", given[name], share))
-        kept[name] = nodes.math("MAXIMUM", count, 2.0)
-        last[name] = nodes.math("SUBTRACT", kept[name], 1.0)
-    mesh = nodes.add(
-        "GeometryNodeMeshGrid", {"Vertices X": kept["Columns"], "Vertices Y": kept["Rows"]}
-    )
+        kept = nodes.math("MAXIMUM", count, 2.0)
+        last = nodes.math("SUBTRACT", kept, 1.0)
+        stride = nodes.math("DIVIDE", nodes.math("SUBTRACT", given[name], 1.0), last)
+        lines[name] = kept, last, stride
+
+    # Of each vertex of the base the number of the cell that begins there.
+    known = nodes.add("GeometryNodeInputNamedAttribute", {"Name": PIXEL}, data_type="INT").outputs
+    index = nodes.add("GeometryNodeInputIndex").outputs[0]
+    pixel = nodes.switch("INT", known["Exists"], index, known["Attribute"])
+    row = nodes.math("FLOOR", nodes.math("DIVIDE", nodes.math("ADD", pixel, 0.5), given["Columns"]))
+    place = {
+        "Rows": row,
+        "Columns": nodes.math("SUBTRACT", pixel, nodes.math("MULTIPLY", row, given["Columns"])),
+    }
+    cell = {}
+    for name, (_, last, stride) in lines.items():
+        line = nodes.math("DIVIDE", nodes.math("ADD", place[name], 0.5), stride)
+        line = nodes.math("SUBTRACT", nodes.math("CEIL", line), 1.0)
+        cell[name] = nodes.math("MINIMUM", line, nodes.math("SUBTRACT", last, 1.0))
+    cell = nodes.math("ADD", nodes.math("MULTIPLY", cell["Rows"], lines["Columns"][1]),
+                      cell["Columns"])  # fmt: skip
+    in_face = nodes.add("GeometryNodeFaceOfCorner").outputs["Index in Face"]
+    first = nodes.opposite(nodes.above(in_face, 0.5))
+    split = nodes.both(split, nodes.opposite(nodes.any_of(filled, given["Solid"])))
+    flag = nodes.on_domain(nodes.number(nodes.both(split, first)), "CORNER")
+    total = nodes.add(
+        "GeometryNodeAccumulateField",
+        {"Value": flag, "Group ID": cell},
+        data_type="FLOAT",
+        domain="POINT",
+    ).outputs["Total"]
+    base = nodes.store(base, "split", total)
+    fine = nodes.above(_at_corner(nodes, "split", 0), 0.0)
+    coarse = nodes.both(nodes.opposite(fine), nodes.opposite(filled))
+    details = nodes.without(base, nodes.any_of(gone, coarse))
+
+    grid = _thinned(nodes, given, base, lines)
+    corner, _ = _face_extremes(nodes, "source")
+    covered = nodes.above(nodes.sample(base, nodes.attribute("split"), corner), 0.0)
+    hole = nodes.above(nodes.on_domain(nodes.attribute(DEPTH), "FACE"), HOLE / 100)
+    grid = nodes.without(grid, nodes.any_of(covered, hole))
+    joined = nodes.add("GeometryNodeJoinGeometry")
+    for part in (details, grid):
+        nodes.put(joined.inputs[0], part)
+    geometry = joined.outputs[0]
+    for name in ("source", "split"):
+        inputs = {"Geometry": geometry, "Name": name}
+        geometry = nodes.add("GeometryNodeRemoveAttribute", inputs).outputs[0]
+    return geometry
+
+
+def _thinned(nodes: NodeBuilder, given: Any, base: Socket, lines: dict[str, Any]) -> Socket:
+    """A grid of the base's values at `lines`; its point attribute "source" is the vertex."""
+    inputs = {"Vertices X": lines["Columns"][0], "Vertices Y": lines["Rows"][0]}
+    mesh = nodes.add("GeometryNodeMeshGrid", inputs)
     # Blender's grid counts up its columns, from the bottom; the half keeps the quotient's floor
     # right in 32-bit floats.
-    index = nodes.add("GeometryNodeInputIndex").outputs[0]
-    column = nodes.math("FLOOR", nodes.math("DIVIDE", nodes.math("ADD", index, 0.5), kept["Rows"]))
-    from_bottom = nodes.math("SUBTRACT", index, nodes.math("MULTIPLY", column, kept["Rows"]))
-    place = {"Rows": nodes.math("SUBTRACT", last["Rows"], from_bottom), "Columns": column}
-    line, strides = {}, []
-    for name in ("Rows", "Columns"):
+    index, rows = nodes.add("GeometryNodeInputIndex").outputs[0], lines["Rows"][0]
+    column = nodes.math("FLOOR", nodes.math("DIVIDE", nodes.math("ADD", index, 0.5), rows))
+    from_bottom = nodes.math("SUBTRACT", index, nodes.math("MULTIPLY", column, rows))
+    row = nodes.math("SUBTRACT", lines["Rows"][1], from_bottom)
+    line = {}
+    for name, number in (("Rows", row), ("Columns", column)):
         base_last = nodes.math("SUBTRACT", given[name], 1.0)
-        strides.append(nodes.math("DIVIDE", base_last, last[name]))
-        way = nodes.math("DIVIDE", nodes.math("MULTIPLY", place[name], base_last), last[name])
-        line[name] = nodes.math("ROUND", way)
+        way = nodes.math("DIVIDE", nodes.math("MULTIPLY", number, base_last), lines[name][1])
+        line[name] = nodes.math("FLOOR", nodes.math("ADD", way, 0.5))
     source = nodes.math(
         "ADD", nodes.math("MULTIPLY", line["Rows"], given["Columns"]), line["Columns"]
     )
@@ -209,11 +298,7 @@ def _thinned(nodes: NodeBuilder, given: Any, base: Socket) -> tuple[Socket, Sock
         geometry = nodes.store(geometry, name, value, kind)
     uv = nodes.sample(base, nodes.attribute(UV_MAP, "FLOAT_VECTOR"), source, "FLOAT_VECTOR")
     geometry = nodes.store(geometry, UV_MAP, uv, "FLOAT2", "CORNER")
-    geometry = nodes.add(
-        "GeometryNodeRemoveAttribute", {"Geometry": geometry, "Name": "source"}
-    ).outputs[0]
-    geometry = nodes.add("GeometryNodeSetShadeSmooth", {"Geometry": geometry}).outputs[0]
-    return geometry, nodes.math("MAXIMUM", *strides)
+    return nodes.add("GeometryNodeSetShadeSmooth", {"Geometry": geometry}).outputs[0]
 
 
 def _sequence(nodes: NodeBuilder, given: Any) -> Socket:
@@ -236,6 +321,7 @@ def _solid(nodes: NodeBuilder, given: Any, front: Socket) -> Socket:
     Extruding moves every face to the back and leaves walls at every border, the torn ones too;
     turned round it is the outside of the rest of the body.
     """
+    front = _without_pinches(nodes, front)
     back = nodes.math("ADD", _distance(nodes, given, 1.0), given["Thickness"])
     # Moved after, point by point: the node's own offset is one for a whole face.
     inputs = {"Mesh": front, "Offset Scale": 0.0, "Individual": False}
@@ -250,13 +336,39 @@ def _solid(nodes: NodeBuilder, given: Any, front: Socket) -> Socket:
     joined = nodes.add("GeometryNodeJoinGeometry")
     for part in (front, turned):
         nodes.put(joined.inputs[0], part)
-    neighbours = nodes.add("GeometryNodeInputMeshEdgeNeighbors").outputs[0]
-    border = nodes.add(
-        "FunctionNodeCompare", {"A": neighbours, "B": 1}, data_type="INT", operation="EQUAL"
-    )
     # On the edges themselves: a point has the mean of its edges' counts.
     border = nodes.add(
-        "GeometryNodeFieldOnDomain", {0: border.outputs[0]}, data_type="BOOLEAN", domain="EDGE"
+        "GeometryNodeFieldOnDomain", {0: _border(nodes)}, data_type="BOOLEAN", domain="EDGE"
     )
     inputs = {"Geometry": joined.outputs[0], "Selection": border.outputs[0], "Distance": 1e-6}
     return nodes.add("GeometryNodeMergeByDistance", inputs).outputs[0]
+
+
+def _border(nodes: NodeBuilder) -> Socket:
+    """Edges of a single face."""
+    neighbours = nodes.add("GeometryNodeInputMeshEdgeNeighbors").outputs[0]
+    inputs = {"A": neighbours, "B": 1}
+    return nodes.add("FunctionNodeCompare", inputs, data_type="INT", operation="EQUAL").outputs[0]
+
+
+def _without_pinches(nodes: NodeBuilder, geometry: Socket) -> Socket:
+    """Where two faces touch at one vertex alone, each gets its own, slightly inside the face: a
+    wall through both would have an edge with four faces."""
+    around = nodes.add("GeometryNodeInputMeshVertexNeighbors").outputs
+    lone = nodes.math("SUBTRACT", around["Vertex Count"], around["Face Count"])
+    geometry = nodes.store(geometry, "pinch", nodes.above(lone, 1.5), "BOOLEAN")
+    inputs = {"Mesh": geometry, "Selection": _border(nodes)}
+    geometry = nodes.add("GeometryNodeSplitEdges", inputs).outputs[0]
+    position = nodes.add("GeometryNodeInputPosition").outputs[0]
+    centre = nodes.add(
+        "GeometryNodeFieldOnDomain", {0: position}, data_type="FLOAT_VECTOR", domain="FACE"
+    ).outputs[0]
+    inside = nodes.add("ShaderNodeMix", {0: 0.02, 4: position, 5: centre}, data_type="VECTOR")
+    inputs = {
+        "Geometry": geometry,
+        "Selection": nodes.attribute("pinch", "BOOLEAN"),
+        "Position": inside.outputs[1],
+    }
+    geometry = nodes.add("GeometryNodeSetPosition", inputs).outputs[0]
+    inputs = {"Geometry": geometry, "Name": "pinch"}
+    return nodes.add("GeometryNodeRemoveAttribute", inputs).outputs[0]

@@ -32,7 +32,7 @@ def matched_views_in_eevee(folder: Path, python: str) -> None:
     render, eevee = bpy.context.scene.render, bpy.context.scene.eevee
     engines = render.bl_rna.properties["engine"].enum_items
     render.engine = "BLENDER_EEVEE" if "BLENDER_EEVEE" in engines else "BLENDER_EEVEE_NEXT"
-    eevee.taa_render_samples = 16
+    eevee.taa_render_samples = 4  # seconds each without a GPU
     eevee.use_shadows = False  # an emission has none, and a software OpenGL compiles for long
     _matched_views(folder)
 

@@ -91,7 +91,7 @@ def views(folder: Path, names: tuple[str, ...], nano: bool) -> None:
 
 
 def measured(scenario: str, archive: Path, folder: Path) -> dict[str, dict[str, float]]:
-    run(scenario, archive, folder)
+    run(scenario, archive, folder, seconds=1500)
     return json.loads((folder / "measured.json").read_text("utf-8"))
 
 
