@@ -42,6 +42,11 @@ def identifier(modifier: bpy.types.Modifier, name: str) -> str:
     raise KeyError(name)
 
 
+def has_input(modifier: bpy.types.Modifier, name: str) -> bool:
+    """False for sliders that are newer than the shape of an older file."""
+    return any(item.name == name for item in modifier.node_group.interface.items_tree)
+
+
 def holder(modifier: bpy.types.Modifier, name: str) -> tuple[Any, str, str]:
     """Where an input lives: an owner and a property for `layout.prop`, and its animation path."""
     key = identifier(modifier, name)

@@ -60,9 +60,13 @@ INPUTS: tuple[tuple[str, str, Any, float | None, float | None, str, str], ...] =
      " the foreground"),
     ("Smoothing", INT, 0, 0, 100, "NONE", "Rounds of averaging with the neighbours; never across a"
      " tear"),
-    ("Resolution", INT, 100, 1, 100, "PERCENTAGE", "Share of the rows and columns to keep"),
+    ("Resolution", INT, 100, 1, 100, "PERCENTAGE", "Share of the rows and columns to keep; all are"
+     " kept at tears and holes"),
     ("Solid", BOOL, False, None, None, "NONE", "Close the mesh with a flat back and side walls"),
     ("Thickness", FLOAT, 0.2, 0.0, None, "DISTANCE", "From the furthest depth to the back"),
+    ("Points", BOOL, False, None, None, "NONE", "Show a point cloud in place of the surface"),
+    ("Point Size", FLOAT, 1.0, 0.0, 100.0, "FACTOR", "Diameter of a point in pixels of the picture,"
+     " where it is"),
     ("Animated", BOOL, False, None, None, "NONE", "Take the depth from the image sequence"),
     ("Depth Sequence", "NodeSocketImage", None, None, None, "NONE",
      "Frames of depth, 0 = near and 1 = far, as Non-Color"),
@@ -156,7 +160,9 @@ def _build(nodes: NodeBuilder) -> None:
     joins = nodes.both(layered, tears)
     geometry = nodes.switch("GEOMETRY", joins, geometry, joined)
     geometry = nodes.positioned(geometry, _position(nodes, given, nodes.attribute(DISTANCE)))
-    geometry = nodes.switch("GEOMETRY", given["Solid"], geometry, _solid(nodes, given, geometry))
+    surface = nodes.switch("GEOMETRY", given["Solid"], geometry, _solid(nodes, given, geometry))
+    points = _points(nodes, given, geometry)
+    geometry = nodes.switch("GEOMETRY", given["Points"], surface, points)
     geometry = nodes.add(
         "GeometryNodeSetMaterial",
         {
@@ -313,6 +319,23 @@ def _sequence(nodes: NodeBuilder, given: Any) -> Socket:
         "GeometryNodeImageTexture", inputs, interpolation="Closest", extension="EXTEND"
     )
     return nodes.xyz(image.outputs["Color"])[0]
+
+
+def _points(nodes: NodeBuilder, given: Any, surface: Socket) -> Socket:
+    """The vertices of the front as a point cloud, as large as the pixels they are from."""
+    # A point cloud has no face corners, where a mesh has its texture coordinates.
+    uv = nodes.attribute(UV_MAP, "FLOAT_VECTOR")
+    surface = nodes.store(surface, UV_MAP, uv, "FLOAT2", "POINT")
+    tangent = nodes.math("TANGENT", nodes.math("MULTIPLY", given["Field of View"], 0.5))
+    z = nodes.switch("FLOAT", given["Flat Displacement"], nodes.attribute(DISTANCE), given["Far"])
+    longer = nodes.math("MAXIMUM", given["Rows"], given["Columns"])
+    pixel = nodes.math("DIVIDE", nodes.math("MULTIPLY", z, tangent), longer)
+    inputs = {
+        "Mesh": surface,
+        "Selection": nodes.opposite(nodes.above(nodes.attribute(BACKGROUND), 0.0)),
+        "Radius": nodes.math("MULTIPLY", pixel, given["Point Size"]),
+    }
+    return nodes.add("GeometryNodeMeshToPoints", inputs).outputs[0]
 
 
 def _solid(nodes: NodeBuilder, given: Any, front: Socket) -> Socket:

@@ -12,7 +12,7 @@ from ..backend.engine_session import EXAMPLE, PACKAGE, engine_problem, preferenc
 from ..mesh.depth_grid import budget_in_words
 from ..mesh.depth_object import SECONDS, SOURCES
 from ..mesh.picture_material import shown, views
-from ..mesh.shape_inputs import holder, shape_modifier
+from ..mesh.shape_inputs import has_input, holder, shape_modifier
 from .operators.background import Activity, rendering, run
 from .operators.dataset import NAMES, copy_dataset_settings
 from .operators.depth_mesh import draw_settings
@@ -26,6 +26,7 @@ SLIDERS = (
     ("Near", "Far", "Field of View", "Flat Displacement"),
     ("Tear", "Tear Ratio", "Background", "Reach"),
     ("Smoothing", "Resolution"),
+    ("Points", "Point Size"),
     ("Solid", "Thickness"),
 )
 
@@ -125,6 +126,8 @@ class MARIGOLD_PT_shape(MarigoldPanel, bpy.types.Panel):
             column = layout.column(align=True)
             column.use_property_split = True
             for name in group:
+                if not has_input(modifier, name):
+                    continue
                 owner, prop, _ = holder(modifier, name)
                 column.prop(owner, prop, text=iface(name))
         row = layout.row(align=True)

@@ -279,6 +279,48 @@ def a_camera_moves_around_the_picture(folder: Path, python: str) -> None:
 
 
 @scenario
+def points_are_the_fronts_vertices(folder: Path, python: str) -> None:
+    set_inputs = part("mesh.shape_inputs").set_inputs
+    obj = depth_mesh(folder, depth_filepath=str(folder / "boxes.npy"), background=True)
+    set_inputs(obj, points=True, point_size=1.5)
+    graph = bpy.context.evaluated_depsgraph_get()
+    graph.update()
+    for instance in graph.object_instances:
+        if instance.object.type == "POINTCLOUD":
+            attributes = instance.object.data.attributes
+            points, radius, uv = (
+                np.array([getattr(value, field) for value in attributes[name].data])
+                for name, field in (
+                    ("position", "vector"),
+                    ("radius", "value"),
+                    ("UVMap", "vector"),
+                )
+            )
+    depth = np.load(folder / "boxes.npy")
+    assert 0.98 * depth.size <= len(points) <= depth.size
+    assert np.allclose(radius, -points[:, 2] * np.tan(np.radians(25)) / 64 * 1.5, rtol=1e-5)
+    row, column = ((1 - uv[:, 1]) * 48 - 0.5).round(), (uv[:, 0] * 64 - 0.5).round()
+    at = depth[row.astype(int).clip(0, 47), column.astype(int).clip(0, 63)]
+    assert np.allclose(-points[:, 2], 1 + 4 * at, atol=1e-4)
+    seen = rendered(folder / "points.png")
+    image = bpy.data.images.load(str(folder / "picture.png"))
+    pixels = np.empty(len(image.pixels), dtype=np.float32)
+    image.pixels.foreach_get(pixels)
+    picture = pixels.reshape(48, 64, 4)[::-1] * 255
+    covered = seen[..., 3] > 100
+    assert covered.mean() > 0.9
+    # A sphere covers a pixel and a part of its neighbours: the colours stay correlated.
+    same = np.corrcoef(seen[covered][:, :3].ravel(), picture[covered][:, :3].ravel())[0, 1]
+    assert same > 0.7, same
+    try:
+        bpy.ops.marigold.bake()
+    except RuntimeError as error:
+        assert "Turn Points off" in str(error)
+    else:
+        raise AssertionError("Bake took a point cloud for a surface")
+
+
+@scenario
 def solid_is_closed(folder: Path, python: str) -> None:
     import bmesh
 

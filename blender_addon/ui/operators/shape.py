@@ -26,7 +26,7 @@ from ...mesh.picture_material import (
     show,
     views,
 )
-from ...mesh.shape_inputs import get_input, shape_modifier
+from ...mesh.shape_inputs import get_input, has_input, shape_modifier
 from ..poll_messages import refuse
 
 PREVIEW_PIXELS = 256
@@ -125,6 +125,9 @@ class MARIGOLD_OT_bake(bpy.types.Operator):
     def execute(self, context: bpy.types.Context) -> set[str]:
         obj = depth_mesh_of(context)
         modifier = shape_modifier(obj)
+        if has_input(modifier, "Points") and get_input(obj, "Points"):
+            self.report({"ERROR"}, "Turn Points off first: what is baked is the surface")
+            return {"CANCELLED"}
         graph = context.evaluated_depsgraph_get()
         camera = camera_of(obj)
         if camera is not None:
