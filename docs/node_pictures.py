@@ -17,14 +17,18 @@ from PIL import Image, ImageDraw, ImageFont
 
 from marigold_core import (
     DepthMap,
+    KnownDepths,
     Marigold,
+    Options,
     align_sequence,
+    fit_metric,
     normalize_depth,
     panorama_depth,
     read_image,
 )
 from marigold_core.colormaps import COLORMAPS, colorize
 from marigold_core.intrinsics import linear_to_srgb
+from marigold_core.metric.guided import guided_depth
 from marigold_core.panorama import sphere_rays
 
 ROOT = Path(__file__).parents[1]
@@ -176,6 +180,7 @@ def made_scene(height: int) -> dict[str, Floats]:
         "picture": albedo * shading + residual,
         "albedo": albedo, "roughness": roughness, "metallicity": metal, "shading": shading,
         "residual": residual, "normals": normal * [1, -1, -1],
+        "metres": distance * rays[..., 2],
     }  # fmt: skip
     return {name: values.astype(np.float32) for name, values in scene.items()}
 
@@ -227,6 +232,37 @@ def from_the_side(
         if 0 <= y < height and 0 <= x < width:
             picture[y : y + 2, x : x + 2] = colours[point]
     return picture
+
+
+def metric_sheets(
+    marigold: Marigold, scene: dict[str, Floats]
+) -> dict[str, list[tuple[str, NDArray[np.uint8]]]]:
+    """Known points of the made scene, and what the fit and guided sampling make of them."""
+    rgb, truth = linear_to_srgb(scene["picture"]).clip(0, 1), scene["metres"]
+    height, width = truth.shape
+    rng = np.random.default_rng(3)
+    places = rng.integers(4, (width - 4, height - 4), (100, 2))
+    known = KnownDepths(places + 0.5, truth[places[:, 1], places[:, 0]], size=truth.shape)
+    dotted = to_bytes(rgb)
+    for x, y in places:
+        dotted[y - 1 : y + 2, x - 1 : x + 2] = colorize(truth / truth.max())[y, x]
+    options = Options(seed=0, processing_resolution=width)
+    depth_map = marigold(rgb, options, num_inference_steps=4, ensemble_size=5)
+    fitted = fit_metric(depth_map, known)
+    guided = guided_depth(marigold, rgb, known, options, before=depth_map, num_inference_steps=20)
+    shown = {
+        name: colorize((metres / truth.max()).clip(0, 1))
+        for name, metres in (("fit", fitted.depth), ("guided", guided.depth), ("true", truth))
+    }
+    points, depth = ("100 known points", dotted), ("depth, from nano", to_bytes(depth_map.depth))
+    return {
+        "known": [("picture", to_bytes(rgb)), points],
+        "metric": [points, depth, ("metres, fitted", shown["fit"]), ("true", shown["true"])],
+        "guided": [
+            points, ("metres, fitted", shown["fit"]), ("guided, 20 steps", shown["guided"]),
+            ("true", shown["true"]),
+        ],
+    }  # fmt: skip
 
 
 def main() -> None:
@@ -310,6 +346,7 @@ def main() -> None:
         for name, values in scene.items()
     }
     sheets["intrinsic"] = [(name, colours[name]) for name in list(scene)[:6]]
+    sheets |= metric_sheets(marigold, scene)
     folder = ROOT / "web" / "docs" / "images"
     folder.mkdir(parents=True, exist_ok=True)
     for name, panels in sheets.items():

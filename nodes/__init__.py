@@ -15,12 +15,15 @@ from .depth_to_points import DepthToPoints
 from .ensemble import EnsemblePredictions
 from .ensemble_normals import EnsembleNormals
 from .estimate_depth import EstimateDepth
+from .estimate_guided import EstimateGuidedDepth
 from .estimate_normals import EstimateNormals
 from .estimate_panorama import EstimatePanorama
 from .intrinsic_images import EstimateIntrinsics
+from .known_depths import EnterKnownDepths
 from .load_depth import LoadDepth
 from .load_marigold import LoadMarigold
 from .marigold_depth import MarigoldDepth
+from .metric_depth import MetricDepth
 from .model_folders import place_example, register_folder
 from .normalize_depth import NormalizeDepth
 from .normals_from_depth import NormalsFromDepth
@@ -47,6 +50,9 @@ NODES: list[type[io.ComfyNode]] = [
     NormalsFromDepth,
     SaveNormals,
     EstimateIntrinsics,
+    EnterKnownDepths,
+    MetricDepth,
+    EstimateGuidedDepth,
     MarigoldDepth,
 ]
 

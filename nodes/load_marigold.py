@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management
+import torch
 from comfy_api.latest import io
 
 from ..marigold_core import MarigoldError, inspect_checkpoint, load_checkpoint
@@ -101,13 +102,15 @@ class LoadMarigold(io.ComfyNode):
 def load(checkpoint: str, chosen: str, vae: str) -> ManagedModel:
     """Read a checkpoint into main memory; nothing goes to the graphics card here."""
     folder = resolve(checkpoint) or download(checkpoint, download_folder(checkpoint))
-    loaded = load_checkpoint(
-        folder,
-        dtype=precision(chosen),
-        device=comfy.model_management.unet_offload_device(),
-        vae=tiny_vae(checkpoint, folder) if vae == "tiny" else None,
-        local_files_only=True,
-    )
+    # Weights made in ComfyUI's inference mode could take no part in gradients (guided depth).
+    with torch.inference_mode(False):
+        loaded = load_checkpoint(
+            folder,
+            dtype=precision(chosen),
+            device=comfy.model_management.unet_offload_device(),
+            vae=tiny_vae(checkpoint, folder) if vae == "tiny" else None,
+            local_files_only=True,
+        )
     return ManagedModel.of(checkpoint, loaded)
 
 

@@ -19,6 +19,7 @@ Predictions = io.Custom("MARIGOLD_PREDICTIONS")
 Depth = io.Custom("MARIGOLD_DEPTH")
 NormalPredictions = io.Custom("MARIGOLD_NORMAL_PREDICTIONS")
 Normals = io.Custom("MARIGOLD_NORMALS")
+Known = io.Custom("MARIGOLD_KNOWN_DEPTHS")
 # What ComfyUI's own geometry nodes exchange: a dictionary with depth, image, mask, intrinsics.
 Geometry = io.Custom("DA3_GEOMETRY")
 # Newer versions have these types; to older ones, which have no nodes for them, they are new.

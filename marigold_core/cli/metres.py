@@ -15,14 +15,12 @@ from ..images import read_exif
 from ..metric.fit import fit_metric
 from ..metric.hint_files import read_known_depths
 from ..metric.hints import KnownDepths
+from ..metric.report import fit_report
 from ..options import Options
 from .reporting import say, steps
 
 if TYPE_CHECKING:
     from ..engine import Marigold
-
-# More outliers than this are counted, not listed.
-_LISTED = 8
 
 
 def is_asked(arguments: argparse.Namespace) -> bool:
@@ -103,42 +101,9 @@ def in_metres(
                 mask=depth_map.mask,
                 callback=step_done,
             )
-    report(result, known)
+    for line in fit_report(result, known):
+        say(f"  {line}")
     return result
-
-
-def report(depth_map: DepthMap, known: KnownDepths) -> None:
-    """Scale, shift, the error to expect, outliers and notes, a line each."""
-    fit = depth_map.fit
-    assert fit is not None
-    unit = "m" if fit.in_metres else "model units"
-    formula = (
-        f"1 / z = {fit.shift:.4g} - {fit.scale:.4g} d"
-        if fit.inverse
-        else f"z = {fit.scale:.4g} d + {fit.shift:.4g}"
-    )
-    used = np.isfinite(depth_map.depth)
-    if depth_map.mask is not None:
-        used &= depth_map.mask
-    near, far = np.percentile(depth_map.depth[used], [2, 98])
-    say(f"  {formula} {unit}; 2nd to 98th percentile {near:.3g} to {far:.3g} {unit}")
-    if fit.relative_error is not None and fit.error_range is not None:
-        low, high = (100 * bound for bound in fit.error_range)
-        say(f"  expected error {100 * fit.relative_error:.1f} % ({low:.1f} to {high:.1f} %)")
-    if len(fit.outliers):
-        say(f"  {len(fit.outliers)} of {fit.fitted} known points do not fit and were left out:")
-        rows, columns = known.pixels(depth_map.depth.shape)  # type: ignore[arg-type]
-        for index in fit.outliers[:_LISTED]:
-            x, y = known.positions[index]
-            found = depth_map.depth[rows[index], columns[index]]
-            say(
-                f"    point {index + 1} at x = {x:g}, y = {y:g}: {known.metres[index]:.4g} given,"
-                f" {found:.4g} found"
-            )
-        if len(fit.outliers) > _LISTED:
-            say(f"    and {len(fit.outliers) - _LISTED} more")
-    for note in fit.notes:
-        say(f"  note: {note}")
 
 
 def _pose(file: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,17 @@ def _read_table(path: Path) -> NDArray[np.float64]:
         raise MarigoldError(
             "this is not a text file; a table has the columns x, y, metres"
         ) from None
+    return parse_table(lines)
+
+
+def parse_table(
+    lines: Sequence[str], widths: tuple[int, ...] = (3, 4), names: str = "x, y, metres"
+) -> NDArray[np.float64]:
+    """(N, columns) of a table's lines: numbers between commas, semicolons, tabs or blanks.
+
+    A heading, empty lines and lines after # are left out. widths: how many columns it may have, the
+    last for a weight too; names: of the first. Raises MarigoldError that names the line.
+    """
     rows: list[list[float]] = []
     for number, line in enumerate(lines, start=1):
         line = line.strip()
@@ -98,17 +110,16 @@ def _read_table(path: Path) -> NDArray[np.float64]:
             if not rows and not any(_is_number(cell) for cell in cells):
                 continue  # the heading
             raise MarigoldError(
-                f"line {number} is {line[:60]!r}; write numbers with a decimal point, x, y, metres"
+                f"line {number} is {line[:60]!r}; write numbers with a decimal point, {names}"
             ) from None
-        if len(row) not in (3, 4) or (rows and len(row) != len(rows[0])):
-            raise MarigoldError(
-                f"line {number} has {len(row)} columns; all have x, y, metres, or all a weight too"
-            )
+        if len(row) not in widths or (rows and len(row) != len(rows[0])):
+            more = ", or all a weight too" if len(widths) > 1 else ""
+            raise MarigoldError(f"line {number} has {len(row)} columns; all have {names}{more}")
         rows.append(row)
         if len(rows) > MAX_POINTS:
             raise MarigoldError(f"the table has more than {MAX_POINTS} points; leave some out")
     if not rows:
-        raise MarigoldError("the table has no points; its columns are x, y, metres")
+        raise MarigoldError(f"the table has no points; its columns are {names}")
     return np.array(rows)
 
 

@@ -19,7 +19,7 @@ USED = {
     "comfy_api.latest.io": [
         "Custom", "NodeOutput", "Schema", "Boolean.Input", "Combo.Input", "Float.Input",
         "Int.Input", "String.Input", "Image.Input", "Image.Output", "Mask.Input", "Mask.Output",
-        "Mesh.Output", "String.Output",
+        "Mesh.Output", "String.Output", "Float.Output",
         "Load3DCamera.Input", "Load3DCamera.Output", "DynamicCombo.Input", "DynamicCombo.Option",
     ],
     "comfy_api.latest.ui": ["PreviewImage"],

@@ -281,12 +281,15 @@ def test_every_option_of_every_combo(comfyui):
                        predictions=3, resolution=RESOLUTION, seed=0, invert_mask=False),
         "normal map": ours("EnsembleNormals", predictions=["facing", 0], reduction="closest",
                            convention="OpenGL", uncertainty_degrees=30.0),
+        "known": ours("KnownDepths", image=["image", 0], points="64 8 5\n64 90 1", file="none",
+                      metres_per_unit=0.0, lengths="", camera_height=0.0, field_of_view=50.0),
     }  # fmt: skip
     models = {"EstimateNormals": ["normals", 0], "IntrinsicImages": ["iid", 0]}
     sockets = {
         "IMAGE": ["image", 0],
         "MARIGOLD_NORMAL_PREDICTIONS": ["facing", 0],
         "MARIGOLD_NORMALS": ["normal map", 0],
+        "MARIGOLD_KNOWN_DEPTHS": ["known", 0],
         "MARIGOLD_MODEL": ["load", 0],
         "MARIGOLD_PREDICTIONS": ["estimate", 0],
         "MARIGOLD_DEPTH": ["ensemble", 0],
@@ -304,6 +307,8 @@ def test_every_option_of_every_combo(comfyui):
         for slot, (kind, *_) in info["input"]["required"].items():
             if isinstance(kind, str) and kind in sockets:
                 values[slot] = sockets[kind]
+        if name == "KnownDepths":
+            values["points"] = "1 2 3"
         if name in models:
             values["model"] = models[name]
         if name == "EstimatePanorama":

@@ -31,6 +31,7 @@ def sockets(run, model):
         "MARIGOLD_PREDICTIONS": predictions,
         "MARIGOLD_DEPTH": depth,
         "MARIGOLD_NORMALS": normals,
+        "MARIGOLD_KNOWN_DEPTHS": run("KnownDepths", image=image[:1], points="2 3 4\n13 9 1")[0],
         "MARIGOLD_NORMAL_PREDICTIONS": [replace(predictions[0], members=members)],
         "LOAD3D_CAMERA": dict.fromkeys(("position", "target"), dict.fromkeys("xyz", 1.0)),
         "MOGE_GEOMETRY,DA3_GEOMETRY": {"depth": image[:1, ..., 0] + 1, "image": image[:1]},
@@ -56,7 +57,7 @@ def test_every_option_of_every_combo(nodes, run, sockets):
             for one in nodes[name].GET_SCHEMA().inputs
             if one.io_type in sockets
         }
-        if name in ("EstimateDepth", "Depth"):
+        if name in ("EstimateDepth", "Depth", "EstimateGuidedDepth"):
             connected["steps"] = 1
         if name == "LoadDepth" and slot != "file":
             connected["file"] = "a/depth_00001_.npy [output]"

@@ -14,7 +14,8 @@ EXPECTED = {
     "LoadMarigold", "EstimateDepth", "Ensemble", "Normalize", "DepthFromImage", "DepthToMesh",
     "SaveDepth", "LoadDepth", "DepthFromGeometry", "CombineDepth", "EstimatePanorama",
     "Colorize", "Depth", "EstimateNormals", "EnsembleNormals", "NormalsFromDepth", "SaveNormals",
-    "IntrinsicImages", "DepthToPoints", "CameraPath",
+    "IntrinsicImages", "DepthToPoints", "CameraPath", "KnownDepths", "MetricDepth",
+    "EstimateGuidedDepth",
 }  # fmt: skip
 
 

@@ -116,6 +116,9 @@ class Float:
                 step=step, round=round, display=display_mode,
             )  # fmt: skip
 
+    class Output(_Output):
+        io_type = "FLOAT"
+
 
 class String:
     class Input(_Input):
