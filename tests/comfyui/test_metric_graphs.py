@@ -11,7 +11,8 @@ import pytest
 pytestmark = pytest.mark.slow
 
 WIDTH, HEIGHT = 96, 64
-POINTS = "10, 8, 4.5\n80, 9, 5\n48, 55, 1.4\n12, 50, 1.6\n85, 52, 1.5\n50, 30, 2.5"
+# The table, and the wall behind it.
+POINTS = "40, 36, 1.5\n30, 28, 1.6\n48, 40, 1.4\n48, 2, 5\n75, 3, 5.2\n62, 3, 4.8"
 
 
 def node(class_type, /, **inputs):
@@ -48,8 +49,9 @@ def test_metres_a_report_and_points(comfyui):
         "mesh": ours("DepthToMesh", depth=["metric", 0], image=["image", 0], field_of_view=50.0,
                      near=1.0, far=5.0, tear=0.0, max_vertices=1000000, image_index=0,
                      file_format="glb", filename_prefix="metric/mesh"),
-        "points": ours("PointCloud", depth=["metric", 0], image=["image", 0], field_of_view=50.0,
-                       near=1.0, far=5.0, filename_prefix="metric/points"),
+        "points": ours("DepthToPoints", depth=["metric", 0], image=["image", 0],
+                       field_of_view=50.0, near=1.0, far=5.0, image_index=0,
+                       filename_prefix="metric/points"),
     }  # fmt: skip
     known = comfyui.request("/object_info")
     if "PreviewPointCloud" in known:
@@ -67,15 +69,14 @@ def test_metres_a_report_and_points(comfyui):
 
     cloud = trimesh.load(folder / "points_00001_.ply")
     assert len(cloud.vertices) == WIDTH * HEIGHT
-    assert np.allclose(np.sort(cloud.vertices[:, 2]), np.sort(depth.ravel()), rtol=1e-3)
+    assert np.allclose(np.sort(-cloud.vertices[:, 2]), np.sort(depth.ravel()), rtol=1e-3)
     if "viewer" in graph:
         assert outputs["viewer"]
 
 
 def test_a_sparse_picture_guides_the_model(comfyui):
     sparse = np.zeros((HEIGHT, WIDTH), np.float32)
-    rows, columns = np.mgrid[4:HEIGHT:12, 4:WIDTH:12]
-    sparse[rows, columns] = 5 - 4 * rows / HEIGHT
+    sparse[1:6:4, 40:80:6], sparse[26:40:6, 20:50:6] = 5, 1.5  # the wall, the table
     np.save(comfyui.base / "input" / "sparse.npy", sparse)
     graph = base(points="", file="sparse.npy", lengths="10 8 80 9 3") | {
         "guided": ours("EstimateGuidedDepth", model=["load", 0], image=["image", 0],
