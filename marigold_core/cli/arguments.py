@@ -232,6 +232,12 @@ def _add_mesh(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="thin larger depth maps (default: %(default)d)",
     )
     mesh.add_argument(
+        "--panorama",
+        action="store_true",
+        help="the picture is an equirectangular panorama: a mesh around its centre (not with --fill"
+        " or metres)",
+    )
+    mesh.add_argument(
         "--fill",
         action="store_true",
         help="sharpen depth edges, and continue the background behind each tear in depth and"

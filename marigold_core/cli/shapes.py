@@ -18,12 +18,13 @@ from ..geometry.camera_estimate import NOTHING, CameraEstimate, estimate_camera
 from ..geometry.grid import depth_to_mesh
 from ..geometry.mesh import SUFFIXES, Mesh, mesh_files
 from ..geometry.points import FOV_DEGREES, FieldOfView, unproject
+from ..geometry.sphere import panorama_to_mesh
 from ..images import read_image, read_mask
 from ..progress import timed
 from . import metres
 from .commands import inputs, inverted, load, options_of, predict
 from .outputs import Outputs
-from .reporting import say, stages
+from .reporting import say, stages, steps
 
 
 def build_mesh(arguments: argparse.Namespace) -> int:
@@ -42,6 +43,8 @@ def build_mesh(arguments: argparse.Namespace) -> int:
         "max_vertices": arguments.max_vertices,
         "fill": arguments.fill,
     }
+    if arguments.panorama and (arguments.fill or known or arguments.fov is not None):
+        raise MarigoldError("--panorama goes with no --fill, --fov or known distances.")
     _check_camera(arguments, known)
     # A wrong option shows before the wait.
     depth_to_mesh(np.zeros((2, 2), np.float32), **shape)
@@ -51,15 +54,23 @@ def build_mesh(arguments: argparse.Namespace) -> int:
     outputs.check(files, picture)
     image, depth_map, seconds = _picture_and_depth(picture, arguments)
     with timed(seconds, "mesh"):
-        camera = _estimate(depth_map)
-        fov = metres.fov_of(picture, image.shape[:2], arguments, camera.fov_degrees)
+        camera = NOTHING if arguments.panorama else _estimate(depth_map)
         near, far = _range(arguments, known, camera)
-        mesh = depth_map.mesh(image, fov_degrees=fov.degrees, near=near, far=far, **shape)
+        if arguments.panorama:
+            del shape["fill"]
+            mask, view = depth_map.mask, "a panorama"
+            mesh = panorama_to_mesh(
+                depth_map.depth, image=image, near=near, far=far, mask=mask, **shape
+            )
+        else:
+            fov = metres.fov_of(picture, image.shape[:2], arguments, camera.fov_degrees)
+            view = _view(fov)
+            mesh = depth_map.mesh(image, fov_degrees=fov.degrees, near=near, far=far, **shape)
     with timed(seconds, "save"):
         mesh.save(output, _jpeg_texture(mesh) if jpeg else None)
         outputs.note(files, picture)
     size = f"{len(mesh.vertices)} vertices, {len(mesh.triangles)} triangles"
-    _said(picture, f"{size}, {_view(fov)}", seconds, output)
+    _said(picture, f"{size}, {view}", seconds, output)
     return 0
 
 
@@ -143,7 +154,10 @@ def _picture_and_depth(
         marigold.expect("depth")
     if depth_map is None:
         assert marigold is not None
-        depth_map = predict(marigold, image, picture.name, mask, arguments)
+        if getattr(arguments, "panorama", False):
+            depth_map = _panorama(marigold, image, picture.name, arguments)
+        else:
+            depth_map = predict(marigold, image, picture.name, mask, arguments)
         seconds |= depth_map.seconds
     if mask is not None:
         both = mask if depth_map.mask is None else _overlap(mask, depth_map)
@@ -155,6 +169,13 @@ def _picture_and_depth(
                 marigold, image, picture.name, depth_map, known, options, arguments.guided
             )
     return image, depth_map, seconds
+
+
+def _panorama(marigold: Any, image: Any, name: str, arguments: argparse.Namespace) -> DepthMap:
+    from ..panorama import panorama_depth
+
+    with steps(name) as step_done:
+        return panorama_depth(marigold, image, options_of(arguments), callback=step_done)
 
 
 def _view(fov: FieldOfView) -> str:

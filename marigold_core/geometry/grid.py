@@ -169,34 +169,42 @@ def depth_to_mesh(
         filled = layer.colours[np.ix_(down, _nearest(u, width, picture.shape[1]))]
         picture, uvs, filled_uvs = _both_pictures(picture, filled, uvs)
     quads = grid_quads(len(rows), len(columns))
-    parts = [(quads[_whole_faces(z, usable, tear_ratio).ravel()], z, uvs)]
+    points = points_at(z, v, u, depth.shape, fov_degrees).reshape(-1, 3)
+    parts = [(quads[whole_faces(z, usable, tear_ratio).ravel()], points, uvs)]
     if layer is not None:
+        behind = points_at(layer.distance, v, u, depth.shape, fov_degrees).reshape(-1, 3)
         # The quads across an edge show the picture itself, as the camera sees it.
-        parts.append((quads[layer.torn.ravel()], layer.distance, uvs))
-        parts.append((quads[(layer.quads & ~layer.torn).ravel()], layer.distance, filled_uvs))
+        parts.append((quads[layer.torn.ravel()], behind, uvs))
+        parts.append((quads[(layer.quads & ~layer.torn).ravel()], behind, filled_uvs))
+    pixels = (rows[:, None] * width + columns).ravel()
+    return textured_mesh(parts, pixels, (height, width), fov_degrees, picture)
 
-    used = [_vertices_of(corners, z.size) for corners, _, _ in parts]
+
+def textured_mesh(
+    parts: list[tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]],
+    pixels: NDArray[np.int64],
+    size: tuple[int, int],
+    fov_degrees: float,
+    texture: NDArray[np.uint8] | None,
+) -> Mesh:
+    """The mesh of some parts over the same `pixels` (V,), each with quads (Q, 4), points (V, 3)
+    and texture coordinates (V, 2), and no vertices beside those of its quads. Raises MarigoldError
+    where no quad is left."""
+    used = [_vertices_of(corners, len(pixels)) for corners, _, _ in parts]
     if not sum(map(len, used)):
         raise MarigoldError(
             "No face is left: everything was torn or masked. Raise the tear ratio or widen the"
             " mask."
         )
-    pixels = (rows[:, None] * width + columns).ravel()
+    chosen = list(zip(used, parts, strict=True))
     return Mesh(
-        vertices=np.concatenate(
-            [
-                points_at(distance, v, u, depth.shape, fov_degrees).reshape(-1, 3)[vertices]
-                for vertices, (_, distance, _) in zip(used, parts, strict=True)
-            ]
-        ),
+        vertices=np.concatenate([points[vertices] for vertices, (_, points, _) in chosen]),
         faces=_renumbered([corners for corners, _, _ in parts], used),
-        uvs=np.concatenate(
-            [own[vertices] for vertices, (_, _, own) in zip(used, parts, strict=True)]
-        ),
+        uvs=np.concatenate([uvs[vertices] for vertices, (_, _, uvs) in chosen]),
         pixels=pixels[np.concatenate(used)],
-        size=(height, width),
+        size=size,
         fov_degrees=float(fov_degrees),
-        texture=picture,
+        texture=texture,
     )
 
 
@@ -245,7 +253,7 @@ def _both_pictures(
     return texture, ours, theirs
 
 
-def _whole_faces(
+def whole_faces(
     z: NDArray[np.float32], usable: NDArray[np.bool_], tear_ratio: float
 ) -> NDArray[np.bool_]:
     """(H - 1, W - 1) bool: faces with four usable corners whose distances are within the ratio."""

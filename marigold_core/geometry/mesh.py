@@ -265,7 +265,7 @@ def _gltf_camera(mesh: Mesh) -> dict[str, Any]:
     """The picture's own camera; glTF counts the field of view along the height."""
     height, width = mesh.size
     half = math.tan(math.radians(mesh.fov_degrees) / 2) * height / max(height, width)
-    nearest = float(mesh.vertices[:, 2].min())
+    nearest = float(np.linalg.norm(mesh.vertices, axis=1).min())
     lens = {"yfov": 2 * math.atan(half), "aspectRatio": width / height, "znear": nearest / 10}
     return {"type": "perspective", "perspective": lens, "name": "Camera"}
 

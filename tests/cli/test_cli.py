@@ -384,6 +384,17 @@ def test_a_filled_mesh_has_a_layer_behind_its_tears():
     assert np.ptp(filled.vertices[:, 0]) == pytest.approx(np.ptp(torn.vertices[:, 0]) * 30 / 29)
 
 
+def test_a_panorama_becomes_a_mesh_around_its_centre(capsys):
+    np.save("d.npy", np.full((20, 40), 0.25, dtype=np.float32))
+    run = ["mesh", picture("pano.jpg", (80, 40)), "--depth", "d.npy", "--panorama"]
+    assert main([*run, "-o", "pano.glb", "--near", "1", "--far", "5"]) == 0
+    assert "a panorama" in capsys.readouterr().out
+    read = trimesh.load("pano.glb", force="mesh", process=False)
+    assert np.allclose(np.linalg.norm(read.vertices, axis=1), 2, atol=1e-5)
+    assert main([*run, "-o", "other.glb", "--fill"]) != 0
+    assert "--panorama" in capsys.readouterr().err
+
+
 # --- with the real engine ------------------------------------------------------------------------
 
 
