@@ -6,10 +6,10 @@
     python benchmarks/engine.py full-cuda --size 768x768 --members 10 --card-gb 6
 
 They run in turn and the medians are compared. "diffusers" has its defaults: float32, one member at
-a time, its own ensembling. "expert" is diffusers in the case's dtype, channels last, all members in
-one batch. All times are of a whole call, from the picture to the depth at the picture's size. Peak
-memory is what torch reserves on CUDA; on the CPU (--memory) it is the largest resident size of a
-process that does nothing else.
+a time, its own ensembling. "expert" is diffusers with all members in one batch; channels last in
+the case's dtype where that is not float32. All times are of a whole call, from the picture to the
+depth at the picture's size. Peak memory is what torch reserves on CUDA; on the CPU (--memory) it is
+the largest resident size of a process that does nothing else.
 """
 
 from __future__ import annotations
@@ -152,8 +152,10 @@ def load(case: Case, names: tuple[str, ...] = ENGINES) -> Engines:
         own = [own_network(network, prompt, case.dtype) for network in (unet, vae)]
         made["marigold-kit"] = Marigold(*own, config, prompt.to(case.dtype), **options)
     if "expert" in names:
-        copies = [copy.deepcopy(network).to(case.dtype) for network in (unet, vae)]
-        tuned = [network.to(memory_format=torch.channels_last) for network in copies]
+        tuned = [unet, vae]
+        if case.dtype != torch.float32:  # in float32 channels last gains nothing
+            copies = [copy.deepcopy(network).to(case.dtype) for network in tuned]
+            tuned = [network.to(memory_format=torch.channels_last) for network in copies]
         made["expert"] = pipeline(*tuned, config, prompt.to(case.dtype))
     if "diffusers" in names:
         made["diffusers"] = pipeline(unet, vae, config, prompt)
