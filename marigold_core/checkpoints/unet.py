@@ -1,7 +1,7 @@
 """Stable Diffusion's U-Net, for inference with one prompt, in torch alone.
 
 It takes the weights of diffusers' UNet2DConditionModel and computes the same (Rombach et al. 2022,
-arXiv 2112.10752, section 3.3), with a third less import time and fewer operations; see `layers.py`.
+arXiv 2112.10752, section 3.3), without diffusers' import and in fewer operations; see `layers.py`.
 """
 
 from __future__ import annotations
