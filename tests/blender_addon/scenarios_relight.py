@@ -188,6 +188,18 @@ def maps_of_files_are_in_the_material(folder: Path, python: str) -> None:
         else:
             raise AssertionError(wrong)
         assert len(bpy.data.objects) == before
+    # No engine is chosen: the folder's error comes before that of the run.
+    settings = dict(surface="RELIGHTABLE", surface_folder=str(folder / "none"))
+    for run in (
+        lambda: depth_mesh(folder, depth_filepath="", **settings),
+        lambda: bpy.ops.marigold.batch(directory=str(folder), **settings),
+    ):
+        try:
+            run()
+        except RuntimeError as error:
+            assert "maps" in str(error) or "none has no picture" in str(error), error
+        else:
+            raise AssertionError("a run with a wrong folder of maps")
 
 
 @scenario

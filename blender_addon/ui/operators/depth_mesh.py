@@ -110,6 +110,7 @@ class MARIGOLD_OT_depth_mesh(EngineRun, ShapeSettings, bpy.types.Operator):
     def work(self, context: bpy.types.Context) -> Work:
         place = Place.of(context)
         image = self._image()
+        given = folder_maps(self)  # before the model runs, as it may fail
         if self.depth_filepath:
             path = bpy.path.abspath(self.depth_filepath)
             file = read_depth_file(path, unit=self.depth_unit, near=self.near, far=self.far)
@@ -119,7 +120,7 @@ class MARIGOLD_OT_depth_mesh(EngineRun, ShapeSettings, bpy.types.Operator):
             name = image.name if image is not None else path
             span = None if file.near is None else (file.near, file.far)
             old_name, image_name = (one.name if one is not None else "" for one in (old, image))
-            maps = yield from surface_maps(self, image, self._path())
+            maps = yield from surface_maps(self, image, self._path(), given)
             old, image = self._again(old_name, image_name)
             made = finish(
                 context, self, object_name(name), file.depth, image, place,
@@ -135,7 +136,7 @@ class MARIGOLD_OT_depth_mesh(EngineRun, ShapeSettings, bpy.types.Operator):
         job = submit_image(image, self._path(), self)
         yield job
         _, image = self._again(old_name, name)
-        maps = yield from surface_maps(self, image, self._path())
+        maps = yield from surface_maps(self, image, self._path(), given)
         old, image = self._again(old_name, name)
         made = mesh_of_job(context, self, object_name(name), job, image, place, old=old, maps=maps)
         made[SOURCES] = (self._path() if self.filepath else "", "")
@@ -199,6 +200,10 @@ class MARIGOLD_OT_batch(EngineRun, ShapeSettings, bpy.types.Operator):
         paths = pictures_in(self.directory)
         if not paths:
             raise MarigoldError(f"There is no picture in the folder {folder.name}.")
+        if self.surface == RELIGHTABLE and self.surface_folder:
+            raise MarigoldError(
+                "A folder of maps is of one picture; leave Maps empty for a folder of pictures."
+            )
         collection = bpy.data.collections.new(folder.name)
         context.collection.children.link(collection)
         place = Place(context.scene.name, collection.name)
@@ -213,7 +218,7 @@ class MARIGOLD_OT_batch(EngineRun, ShapeSettings, bpy.types.Operator):
             name = image.name
             try:
                 yield job
-                maps = yield from surface_maps(self, bpy.data.images.get(name), str(path))
+                maps = yield from surface_maps(self, bpy.data.images.get(name), str(path), None)
             except MarigoldError as error:
                 if run.task is not None and run.task.error_kind in WHICH_FAIL_ALL:
                     raise
@@ -340,16 +345,22 @@ def surface_checkpoints(settings: Any) -> list[tuple[str, str]]:
     return [(method, name.strip()) for method, name in wanted if name.strip()]
 
 
+def folder_maps(settings: Any) -> SurfaceMaps | None:
+    """The maps of the chosen folder, None without one. Raises MarigoldError."""
+    if settings.surface != RELIGHTABLE or not settings.surface_folder:
+        return None
+    return read_surface_maps(bpy.path.abspath(settings.surface_folder))
+
+
 def surface_maps(
-    settings: Any, image: bpy.types.Image | None, path: str
+    settings: Any, image: bpy.types.Image | None, path: str, given: SurfaceMaps | None
 ) -> Generator[Job, None, SurfaceMaps | None]:
-    """Run the checkpoints for a relightable surface one after another; None for a plain picture."""
+    """The `given` maps, else those of the checkpoints for a relightable surface, which run one
+    after another; None for a plain picture."""
     if settings.surface != RELIGHTABLE:
         return None
-    if settings.surface_folder:
-        return read_surface_maps(bpy.path.abspath(settings.surface_folder))
-    if image is None:
-        return SurfaceMaps()
+    if given is not None or image is None:
+        return given or SurfaceMaps()
     arrays: dict[str, Any] = {}
     requests = [
         (method, *picture_request(image, path, settings, checkpoint))
