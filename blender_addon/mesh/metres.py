@@ -103,19 +103,14 @@ def _values(mesh: bpy.types.Mesh, name: str) -> NDArray[np.float32]:
     return values
 
 
-def expected_error(fit: MetricFit) -> float | None:
-    """The mean relative error to expect; None where fewer than three points agree, which always
-    lie on a line."""
-    return fit.relative_error if fit.fitted - len(fit.outliers) >= 3 else None
-
-
 def describe(fit: MetricFit) -> str:
     """How good the fit is, in a sentence or two."""
     words = []
-    error = expected_error(fit)
-    if error is not None and fit.error_range is not None:
+    if fit.relative_error is not None and fit.error_range is not None:
         low, high = (100 * bound for bound in fit.error_range)
-        words.append(f"Expected error {100 * error:.1f} % ({low:.1f} to {high:.1f} %).")
+        words.append(
+            f"Expected error {100 * fit.relative_error:.1f} % ({low:.1f} to {high:.1f} %)."
+        )
     elif fit.shift_fitted:
         words.append("Scale and shift are fixed; another point tells how good they are.")
     else:

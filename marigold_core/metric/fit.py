@@ -58,8 +58,8 @@ class MetricFit:
     outliers: (K,) int64, indices of the known points that the fit left out; fitted: of how many,
         at most 5000 evenly picked ones.
     relative_error: the mean relative error expected at other pixels, from points that the fit has
-        not seen; error_range: its 90 % interval, by bootstrap over the hints. None for fewer than
-        three known points, which leave nothing over to estimate it from.
+        not seen; error_range: its 90 % interval, by bootstrap over the hints. None where fewer than
+        three known points agree: two lie on a line always.
     lines: (B, 2), scale and shift of the bootstrap's replicates.
     limits: (nearest, farthest), to which distances are clipped.
     in_metres: False where the known depths had no scale; distances are in their units.
@@ -314,24 +314,19 @@ def _described(
     line: RobustLine, inverse: bool, x: Floats, y: Floats, weights: Floats, left_out: Floats
 ) -> MetricFit:
     """The line as a fit, with its outliers and errors."""
-    wrong = np.abs(left_out) > BIWEIGHT * line.sigma
+    fit = MetricFit(line.slope, line.intercept, inverse)
     if len(x) < 3:
-        return MetricFit(line.slope, line.intercept, inverse)
+        return fit
+    fit = replace(fit, outliers=np.flatnonzero(np.abs(left_out) > BIWEIGHT * line.sigma))
+    if len(x) - len(fit.outliers) < 3:
+        return fit
     picked = np.linspace(0, len(x) - 1, min(len(x), _MAX_BOOTSTRAPPED)).astype(np.int64)
     lines = bootstrap_lines(line, x[picked], y[picked], weights[picked], _REPLICATES)
     centre = np.array([line.slope, line.intercept])
     # Of fewer points than there are, the replicates spread too far.
     lines = centre + (lines - centre) * math.sqrt(len(picked) / len(x))
     error, error_range = _error_estimate(left_out, line.sigma)
-    return MetricFit(
-        line.slope,
-        line.intercept,
-        inverse,
-        outliers=np.flatnonzero(wrong),
-        relative_error=error,
-        error_range=error_range,
-        lines=lines,
-    )
+    return replace(fit, relative_error=error, error_range=error_range, lines=lines)
 
 
 def _error_estimate(left_out: Floats, sigma: float) -> tuple[float, tuple[float, float]]:
@@ -382,14 +377,11 @@ def _scale_fit(
         return fit
     residuals = np.log(np.maximum(a * (x + c), 1e-12) / y)
     sigma = max(1.4826 * weighted_median(np.abs(residuals), weights), 1e-3)
-    wrong = np.abs(residuals) > BIWEIGHT * sigma
+    fit = replace(fit, outliers=np.flatnonzero(np.abs(residuals) > BIWEIGHT * sigma))
+    if len(x) - len(fit.outliers) < 3:
+        return fit
     error, error_range = _error_estimate(residuals, sigma)
-    return replace(
-        fit,
-        outliers=np.flatnonzero(wrong),
-        relative_error=error,
-        error_range=error_range,
-    )
+    return replace(fit, relative_error=error, error_range=error_range)
 
 
 def _with_limits(fit: MetricFit, y: Floats, measures: Measures, known: KnownDepths) -> MetricFit:

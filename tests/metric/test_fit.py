@@ -94,6 +94,15 @@ def test_one_hint_fixes_the_scale_alone():
     assert result.uncertainty is None
 
 
+def test_two_points_that_agree_say_nothing_of_the_error():
+    """Two lie on a line always; a third that the fit leaves out does not change that."""
+    truth = 1 + 4 * RAMP.astype(float)
+    known = at([(2, 3), (20, 30), (38, 50)], [truth[2, 3], truth[20, 30], 1.5 * truth[38, 50]])
+    fit = fit_metric(DepthMap(RAMP), known).fit
+    assert len(fit.outliers) == 1
+    assert fit.relative_error is None and fit.error_range is None
+
+
 def test_points_at_one_depth_fix_the_scale_alone_and_say_so():
     flat = np.where(np.arange(60) < 30, 0.2, 0.8)[None].repeat(40, 0).astype(np.float32)
     result = fit_metric(DepthMap(flat), at([(3, 4), (9, 9), (20, 11)], [2.0, 2.02, 1.98]))

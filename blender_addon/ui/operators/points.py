@@ -10,7 +10,7 @@ from mathutils import Matrix, Vector
 
 from ...backend.engine_parts import MarigoldError
 from ...mesh.calibration import upright
-from ...mesh.metres import describe, expected_error, fit_to_metres
+from ...mesh.metres import describe, fit_to_metres
 from ...mesh.picked_points import picture_point, uv_of
 from ..known import clear_fit
 from ..poll_messages import refuse
@@ -180,7 +180,7 @@ def fit_and_report(obj: bpy.types.Object) -> str:
     known = obj.marigold_known
     fit = fit_to_metres(obj)
     clear_fit(known)
-    known.fitted, known.relative_error = True, expected_error(fit) or 0.0
+    known.fitted, known.relative_error = True, fit.relative_error or 0.0
     for index in fit.outliers:
         known.points[int(index)].left_out = True
     known.report = describe(fit)
