@@ -214,8 +214,9 @@ def chosen(depth: DepthBatch, image: Tensor, number: int) -> tuple[DepthMap, NDA
 
 
 def placed(depth: DepthMap, near: float, far: float) -> tuple[DepthMap, float, float]:
-    """The map with values in [0, 1], and the distances of 0 and 1: metric depth has its own."""
-    if depth.scale_invariant:
+    """The map with values in [0, 1], and the distances of 0 and 1: depth whose shift is known has
+    its own, in metres or up to a scale."""
+    if depth.shift_invariant:
         return depth, near, far
     positive = full(depth) & (depth.depth > 0) & np.isfinite(depth.depth)
     if not positive.any():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -86,6 +87,15 @@ def test_where_the_core_has_textures_they_are_filled_in(run, depth, monkeypatch)
     assert mesh.uvs.shape == (1, 24, 2)
     assert mesh.uvs[0, 0].tolist() == pytest.approx([0.5 / 6, 0.5 / 4])  # glTF's v runs down
     assert torch.allclose(mesh.texture, image, atol=0.5 / 255 + 1e-6)
+
+
+def test_depth_up_to_a_scale_has_its_own_near_and_far(run, depth):
+    distances = replace(depth[0], depth=2 + depth[0].depth, shift_invariant=False)
+    picture = torch.rand(1, *distances.depth.shape, 3)
+    mesh = run("DepthToMesh", depth=[distances], image=picture, tear=100.0, fill=False)[0]
+    z = -mesh.vertices[0, :, 2].numpy()
+    assert z.min() == pytest.approx(distances.depth.min(), rel=1e-4)
+    assert z.max() == pytest.approx(distances.depth.max(), rel=1e-4)
 
 
 @pytest.mark.parametrize("version", ["1.43.18", "1.44.19"])
