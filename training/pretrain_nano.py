@@ -49,6 +49,7 @@ from marigold_core.files import atomic_path
 TEXT_WIDTH = 32
 RESOLUTION = 256
 CHANNELS = (96, 128, 96)
+PICTURE_NOISE = 0.2  # of --latent-noise
 
 
 def small_vae() -> AutoencoderKL:
@@ -221,8 +222,11 @@ def train_vae(args: argparse.Namespace) -> AutoencoderKL:
         pictures = torch.cat([rgb, depth]).contiguous(memory_format=torch.channels_last)
         with torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
             latent = vae.encode(pictures).latent_dist.mode()
-            # The decoder will be given a denoiser's latents, which are never exact.
-            output = vae.decode(latent + torch.randn_like(latent) * args.latent_noise).sample
+            # The decoder will be given a denoiser's latents of depth, which are never exact. Those
+            # of pictures are exact: they may hold finer detail.
+            noise = torch.randn_like(latent) * args.latent_noise
+            noise[: len(rgb)] *= PICTURE_NOISE
+            output = vae.decode(latent + noise).sample
         output, latent = output.float(), latent.float()
         of_rgb, of_depth = output.split([len(rgb), len(depth)])
         latent_rgb, latent_depth = latent.split([len(rgb), len(depth)])
@@ -317,7 +321,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=8, help="pictures (and depths) a step")
     parser.add_argument("--crop", type=int, default=96, help="side of the training crops in pixels")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--latent-noise", type=float, default=0.1, help="before decoding")
+    parser.add_argument("--latent-noise", type=float, default=0.1, help="on depth before decoding")
     parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=2024)
