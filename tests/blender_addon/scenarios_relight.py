@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -200,6 +202,25 @@ def maps_of_files_are_in_the_material(folder: Path, python: str) -> None:
             assert "maps" in str(error) or "none has no picture" in str(error), error
         else:
             raise AssertionError("a run with a wrong folder of maps")
+
+
+@scenario
+def glb_carries_the_maps(folder: Path, python: str) -> None:
+    maps = folder / "maps"
+    for name, value in (("albedo", 0.25), ("roughness", 0.5), ("metallic", 0.75)):
+        save(maps / f"a_{name}.exr", np.full((24, 32, 3), value))
+    obj = relightable(folder, surface_folder=str(maps))
+    for other in bpy.data.objects:
+        other.select_set(other == obj)
+    bpy.ops.export_scene.gltf(
+        filepath=str(folder / "mesh.glb"), use_selection=True, export_apply=True
+    )
+    with open(folder / "mesh.glb", "rb") as file:
+        (length,) = struct.unpack("<12xI4x", file.read(20))
+        (material,) = json.loads(file.read(length))["materials"]
+    assert "KHR_materials_unlit" not in material.get("extensions", {})
+    assert "normalTexture" in material
+    assert {"baseColorTexture", "metallicRoughnessTexture"} <= set(material["pbrMetallicRoughness"])
 
 
 @scenario
