@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..backend.engine_parts import KnownDepths, MarigoldError, MetricFit, fit_depth
 from .depth_grid import HOLE
 from .depth_object import COLUMNS, ROWS, SIZE
-from .grid_mesh import DEPTH, FURTHEST, NEAREST
+from .grid_mesh import DEPTH, FURTHEST, NEAREST, SEAM_FURTHEST, SEAM_NEAREST
 from .shape_inputs import get_input, set_inputs
 
 ESTIMATE = "estimate"
@@ -85,20 +85,24 @@ def _scaled(obj: bpy.types.Object, known: KnownDepths) -> MetricFit:
 
 
 def _bend(mesh: bpy.types.Mesh, estimate: NDArray[np.float32], d: NDArray[np.float32]) -> None:
-    """Give the vertices another d, and the faces its extremes; the estimate stays with them."""
+    """Give the vertices another d, which grows with the one they have, and all that holds values of
+    d the same; the estimate stays with them."""
     if ESTIMATE not in mesh.attributes:
         mesh.attributes.new(ESTIMATE, "FLOAT", "POINT").data.foreach_set("value", estimate)
+    before = _values(mesh, DEPTH)
+    order = np.argsort(before)[: np.count_nonzero(before < HOLE / 2)]
+    for name in (NEAREST, FURTHEST, SEAM_NEAREST, SEAM_FURTHEST):
+        if name in mesh.attributes:
+            values = _values(mesh, name)
+            known = values < HOLE / 2
+            values[known] = np.interp(values[known], before[order], d[order])
+            mesh.attributes[name].data.foreach_set("value", values)
     mesh.attributes[DEPTH].data.foreach_set("value", d)
-    corners = np.empty(len(mesh.loops), dtype=np.int32)
-    mesh.loops.foreach_get("vertex_index", corners)
-    of_faces = d[corners].reshape(-1, 4)
-    for name, extremes in ((NEAREST, of_faces.min(axis=1)), (FURTHEST, of_faces.max(axis=1))):
-        mesh.attributes[name].data.foreach_set("value", extremes)
     mesh.update()
 
 
 def _values(mesh: bpy.types.Mesh, name: str) -> NDArray[np.float32]:
-    values = np.empty(len(mesh.vertices), dtype=np.float32)
+    values = np.empty(len(mesh.attributes[name].data), dtype=np.float32)
     mesh.attributes[name].data.foreach_get("value", values)
     return values
 

@@ -224,8 +224,8 @@ def qualities_and_the_engines_python(folder: Path, python: str) -> None:
     assert "no Python at" in session.engine_problem()
     chosen.python_source = "MADE"
     assert "Make" in session.engine_problem()
-    names = part("ui.preferences")._checkpoint_names(chosen, bpy.context, "")
-    assert names == ["nano", "v1-1", "v1-0", "lcm", "e2e"]
+    suggested = part("ui.preferences")._names("depth")(chosen, bpy.context, "")
+    assert suggested == ["nano", "v1-1", "v1-0", "lcm", "e2e"]
 
 
 def iter_of(task):
