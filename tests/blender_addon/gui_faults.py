@@ -34,7 +34,7 @@ from gui_hands import (
     wait,
 )
 
-LONG = dict(ensemble=3, steps=24, resolution=320)  # a warm engine denoises long enough to meet it
+LONG = dict(ensemble=3, steps=12, resolution=320)  # a warm engine denoises long enough to meet it
 WIDE = dict(ensemble=8, steps=1, resolution=512)  # the merge takes its time, the rest does not
 SHORT = dict(ensemble=1, steps=1, resolution=128)
 
