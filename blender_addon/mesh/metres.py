@@ -108,7 +108,7 @@ def _values(mesh: bpy.types.Mesh, name: str) -> NDArray[np.float32]:
 
 
 def describe(fit: MetricFit) -> str:
-    """How good the fit is, in a sentence or two."""
+    """How good the fit is, in one or two lines of text for the panel."""
     words = []
     if fit.relative_error is not None and fit.error_range is not None:
         low, high = (100 * bound for bound in fit.error_range)

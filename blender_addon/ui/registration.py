@@ -11,10 +11,12 @@ from ..backend.engine_session import PACKAGE, running_engine, stop_engine
 from . import known, marks, menus, panel, preferences, run_settings
 from .operators import (
     background,
+    batch,
     camera_move,
     dataset,
     depth_mesh,
     environment,
+    guided,
     insert_cg,
     points,
     sequence,
@@ -31,6 +33,8 @@ CLASSES = (
     *camera_move.CLASSES,
     *background.CLASSES,
     *depth_mesh.CLASSES,
+    *batch.CLASSES,
+    *guided.CLASSES,
     *sequence.CLASSES,
     *dataset.CLASSES,
     *environment.CLASSES,

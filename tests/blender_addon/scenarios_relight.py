@@ -9,7 +9,7 @@ from pathlib import Path
 
 import bpy
 import numpy as np
-from addon_in_blender import ADDON, depth_mesh, part, scenario, use_engine
+from addon_in_blender import ADDON, depth_mesh, meshes, part, scenario, use_engine
 from mathutils import Vector
 
 LEFT, RIGHT = (-0.8, 0.2, 0.6), (0.8, 0.2, 0.6)  # towards the lamp, in the camera's axes
@@ -237,14 +237,12 @@ def relightable_by_checkpoints(folder: Path, python: str) -> None:
         assert tuple(nodes[name].image.size) == (64, 48), name
     engine = part("backend.engine_session").running_engine()
     assert engine.state == "ready"
-    # A checkpoint for something else: one message, and no half-made mesh.
+    # A checkpoint for something else, found after the depth: that is kept, as a plain mesh.
     chosen.normals_checkpoint = str(folder / "iid-appearance")
-    before = len(bpy.data.objects)
-    try:
-        depth_mesh(folder, surface="RELIGHTABLE", **settings)
-    except RuntimeError as error:
-        assert "normals" in str(error) and "Traceback" not in str(error)
-    else:
-        raise AssertionError("a checkpoint for intrinsic images passed as one for normals")
-    assert len(bpy.data.objects) == before
+    before = len(meshes())
+    obj = depth_mesh(folder, surface="RELIGHTABLE", **settings)
+    assert len(meshes()) == before + 1
+    material = part("mesh.picture_material")
+    assert material.shown(obj.active_material) == "Unlit"
+    assert "Relightable" not in material.views(obj.active_material)
     assert bpy.ops.marigold.unload() == {"FINISHED"}

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One picture -> one depth mesh; and every picture of a folder."""
+"""One picture -> one depth mesh."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,34 +27,28 @@ from ...mesh.depth_object import (
     update_depth,
 )
 from ...mesh.matched_camera import camera_of
-from ...mesh.metres import known_depths
 from ...mesh.picture import (
-    SUFFIXES,
     field_of_view_of,
     load_picture,
 )
 from ...mesh.picture_material import picture_of
 from ...mesh.relightable import SurfaceMaps, relight
-from ...mesh.shape_inputs import get_input, shape_modifier
+from ...mesh.shape_inputs import shape_modifier
 from ..known import clear_fit
-from ..poll_messages import refuse
 from ..run_settings import (
     MESH_NAMES,
-    RELIGHTABLE,
     RUN_NAMES,
     SHAPE_NAMES,
     ShapeSettings,
     fill_from_sidebar,
     shape_options,
 )
-from .background import EngineRun, Work, run
+from .background import EngineRun, Work
 from .points import fit_and_report
-from .shape import depth_mesh_of, has_shape, look_through_camera
+from .shape import look_through_camera
 from .surface import folder_maps, picture_request, surface_checkpoints, surface_maps, surface_note
 
 EYE_HEIGHT = 1.6
-# Errors that the next picture of a folder would have too.
-WHICH_FAIL_ALL = ("python", "checkpoint", "memory")
 
 
 class MARIGOLD_OT_depth_mesh(EngineRun, ShapeSettings, bpy.types.Operator):
@@ -129,7 +122,11 @@ class MARIGOLD_OT_depth_mesh(EngineRun, ShapeSettings, bpy.types.Operator):
         job = submit_image(image, self._path(), self)
         yield job
         _, image = self._again(old_name, name)
-        maps = yield from surface_maps(self, image, self._path(), given)
+        try:
+            maps = yield from surface_maps(self, image, self._path(), given)
+        except MarigoldError as error:  # the depth is there, and may have taken long
+            maps = None
+            self.report({"WARNING"}, f"{error} The mesh shows the picture.")
         old, image = self._again(old_name, name)
         made = mesh_of_job(context, self, object_name(name), job, image, place, old=old, maps=maps)
         made[SOURCES] = (self._path() if self.filepath else "", "")
@@ -162,118 +159,6 @@ class MARIGOLD_OT_depth_mesh(EngineRun, ShapeSettings, bpy.types.Operator):
         if not Path(self._path()).is_file():
             raise MarigoldError(f"{Path(self._path()).name}: there is no such picture.")
         return load_picture(self._path(), pack=self.pack)
-
-
-class MARIGOLD_OT_batch(EngineRun, ShapeSettings, bpy.types.Operator):
-    """Make a depth mesh of every picture in a folder, in a new collection"""
-
-    bl_idname = "marigold.batch"
-    bl_label = "Depth Meshes of a Folder"
-    bl_options = {"REGISTER", "UNDO"}
-
-    directory: bpy.props.StringProperty(name="Folder", subtype="DIR_PATH", options={"SKIP_SAVE"})
-    filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
-
-    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
-        fill_from_sidebar(self, context)
-        if self.directory:
-            return self.start(context)
-        context.window_manager.fileselect_add(self)
-        return {"RUNNING_MODAL"}
-
-    def draw(self, context: bpy.types.Context) -> None:
-        if context.space_data is not None and context.space_data.type == "FILE_BROWSER":
-            draw_settings(self.layout, self, (*RUN_NAMES, *SHAPE_NAMES, *MESH_NAMES))
-
-    def steps(self) -> int:
-        return len(pictures_in(self.directory)) * (1 + len(surface_checkpoints(self)))
-
-    def work(self, context: bpy.types.Context) -> Work:
-        folder = Path(bpy.path.abspath(self.directory))
-        paths = pictures_in(self.directory)
-        if not paths:
-            raise MarigoldError(f"There is no picture in the folder {folder.name}.")
-        if self.surface == RELIGHTABLE and self.surface_folder:
-            raise MarigoldError(
-                "A folder of maps is of one picture; leave Maps empty for a folder of pictures."
-            )
-        collection = bpy.data.collections.new(folder.name)
-        context.collection.children.link(collection)
-        place = Place(context.scene.name, collection.name)
-        offset, failed = 0.0, []
-        for path in paths:
-            try:
-                image = load_picture(str(path), pack=self.pack)
-            except MarigoldError as error:
-                failed.append(str(error))
-                continue
-            job = submit_image(image, str(path), self)
-            name = image.name
-            try:
-                yield job
-                maps = yield from surface_maps(self, bpy.data.images.get(name), str(path), None)
-            except MarigoldError as error:
-                if run.task is not None and run.task.error_kind in WHICH_FAIL_ALL:
-                    raise
-                failed.append(str(error))
-                continue
-            obj = mesh_of_job(
-                context, self, object_name(str(path)), job, bpy.data.images.get(name), place,
-                look=False, maps=maps,
-            )  # fmt: skip
-            obj.location.x += offset
-            # Of the view at its far end.
-            half = math.tan(get_input(obj, "Field of View") / 2)
-            offset += 1.2 * 2 * get_input(obj, "Far") * half
-        for message in failed:
-            self.report({"WARNING"}, message)
-        if len(failed) == len(paths):
-            raise MarigoldError(f"None of the {len(paths)} pictures became a mesh: {failed[0]}")
-        return f"{len(paths) - len(failed)} of {len(paths)} pictures"
-
-
-class MARIGOLD_OT_guided(EngineRun, ShapeSettings, bpy.types.Operator):
-    """Run the model again, steered by your distances, so that the depth bends to them. Takes
-    longer than a plain run; two distances or more, the more the better"""
-
-    bl_idname = "marigold.guided"
-    bl_label = "Estimate with Points"
-    bl_options = {"REGISTER", "UNDO"}
-
-    @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        if not (super().poll(context) and has_shape(cls, context)):
-            return False
-        if len(depth_mesh_of(context).marigold_known.points) < 2:
-            return refuse(cls, "Pick two distances first, at different depths")
-        return True
-
-    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
-        fill_from_sidebar(self, context)
-        return self.start(context)
-
-    def work(self, context: bpy.types.Context) -> Work:
-        place, obj = Place.of(context), depth_mesh_of(context)
-        image = picture_of(obj)
-        if image is None:
-            raise MarigoldError("This mesh has no picture to run the model on.")
-        known, path = known_depths(obj), obj.get(SOURCES, ("", ""))[0]
-        job = submit_image(image, path, self, known)
-        name, image_name = obj.name, image.name
-        yield job
-        obj = bpy.data.objects.get(name)
-        if shape_modifier(obj) is None:
-            raise MarigoldError("The depth mesh is gone or baked since its depth was estimated.")
-        mesh_of_job(context, self, name, job, bpy.data.images.get(image_name), place, old=obj)
-        clear_fit(obj.marigold_known)
-        return fit_and_report(obj)
-
-
-def pictures_in(directory: str) -> list[Path]:
-    folder = Path(bpy.path.abspath(directory))
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -449,4 +334,4 @@ def draw_settings(layout: bpy.types.UILayout, settings: Any, names: Sequence[str
         layout.prop(settings, name)
 
 
-CLASSES = (MARIGOLD_OT_depth_mesh, MARIGOLD_OT_batch, MARIGOLD_OT_guided)
+CLASSES = (MARIGOLD_OT_depth_mesh,)
