@@ -85,51 +85,23 @@ class Session:
         self.free()
         return {}, {}
 
-    def depth(
-        self,
-        arrays: Arrays,
-        report: Report,
-        *,
-        model: Any,
-        image: str | None = None,
-        mask: str | None = None,
-        **settings: Any,
-    ) -> Answer:
+    def depth(self, arrays: Arrays, report: Report, **request: Any) -> Answer:
         """The whole run, `Marigold.__call__`: arrays depth, uncertainty, mask; see DepthMap.
 
-        settings: the JSON values among the fields of `Options`.
+        request: model; image and mask, a file each unless they are arrays; and the JSON values
+        among the fields of `Options`.
         """
-        return self._depth_answer(self._run("depth", arrays, report, model, image, mask, settings))
+        return self._depth_answer(self._run("depth", arrays, report, **request))
 
-    def normals(
-        self,
-        arrays: Arrays,
-        report: Report,
-        *,
-        model: Any,
-        image: str | None = None,
-        mask: str | None = None,
-        **settings: Any,
-    ) -> Answer:
+    def normals(self, arrays: Arrays, report: Report, **request: Any) -> Answer:
         """As `depth`, with a checkpoint for normals: arrays normals, uncertainty; see NormalMap."""
-        made: NormalMap = self._run("normals", arrays, report, model, image, mask, settings)
+        made: NormalMap = self._run("normals", arrays, report, **request)
         result = {"seconds": made.seconds, "model": self.loaded}
         return result, _present({"normals": made.normals, "uncertainty": made.uncertainty})
 
-    def intrinsics(
-        self,
-        arrays: Arrays,
-        report: Report,
-        *,
-        model: Any,
-        image: str | None = None,
-        mask: str | None = None,
-        **settings: Any,
-    ) -> Answer:
+    def intrinsics(self, arrays: Arrays, report: Report, **request: Any) -> Answer:
         """As `depth`, with a checkpoint for intrinsic images: its maps by name, in linear light."""
-        made: IntrinsicImages = self._run(
-            "intrinsics", arrays, report, model, image, mask, settings
-        )
+        made: IntrinsicImages = self._run("intrinsics", arrays, report, **request)
         result = {
             "up_to_scale": sorted(made.up_to_scale),
             "seconds": made.seconds,
@@ -142,10 +114,11 @@ class Session:
         target: str,
         arrays: Arrays,
         report: Report,
-        model: Any,
-        image: str | None,
-        mask: str | None,
-        settings: dict[str, Any],
+        *,
+        model: Any = None,
+        image: str | None = None,
+        mask: str | None = None,
+        **settings: Any,
     ) -> Any:
         """The engine's result; the checkpoint must be one for `target`."""
         _check_names(settings, OPTIONS)
