@@ -137,6 +137,21 @@ class ComfyUIServer:
             time.sleep(0.05)
         raise TimeoutError(f"The prompt did not end in {timeout} s.\n{self.log_text()}")
 
+    def cancel_at(self, graph: Graph, node: str, step: int) -> tuple[str, dict[str, Any]]:
+        """The prompt and its history, cancelled when a node reports that step."""
+
+        def cancel(event: dict[str, Any]) -> None:
+            data = event["data"]
+            if event["type"] == "progress" and data["node"] == node and data["value"] == step:
+                self.request("/interrupt", {})
+
+        self.on_event = cancel
+        try:
+            prompt = self.queue(graph)
+            return prompt, self.wait(prompt)
+        finally:
+            self.on_event = None
+
     def seen(self, kind: str, prompt: str | None = None) -> list[dict[str, Any]]:
         """The data of the messages of one type, of one prompt."""
         return [

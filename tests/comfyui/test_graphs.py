@@ -211,18 +211,7 @@ def test_progress_and_previews_every_step(comfyui):
 
 def test_cancel_at_step_2_of_10(comfyui):
     graph = base(seed=31, steps=10) | {"save": save("normalize")}
-
-    def cancel(event):
-        data = event["data"]
-        if event["type"] == "progress" and data["node"] == "estimate" and data["value"] == 2:
-            comfyui.request("/interrupt", {})
-
-    comfyui.on_event = cancel
-    try:
-        prompt = comfyui.queue(graph)
-        entry = comfyui.wait(prompt)
-    finally:
-        comfyui.on_event = None
+    prompt, entry = comfyui.cancel_at(graph, "estimate", 2)
     kinds = [kind for kind, _ in entry["status"]["messages"]]
     assert "execution_interrupted" in kinds and "execution_error" not in kinds
     reached = max(one["value"] for one in comfyui.seen("progress", prompt))

@@ -111,18 +111,7 @@ def test_guided_depth_is_cancelled(comfyui):
                        save_memory=False, invert_mask=False),
         "report": node("PreviewAny", source=["guided", 1]),
     }  # fmt: skip
-
-    def cancel(event):
-        data = event["data"]
-        if event["type"] == "progress" and data["node"] == "guided" and data["value"] == 2:
-            comfyui.request("/interrupt", {})
-
-    comfyui.on_event = cancel
-    try:
-        prompt = comfyui.queue(graph)
-        entry = comfyui.wait(prompt)
-    finally:
-        comfyui.on_event = None
+    prompt, entry = comfyui.cancel_at(graph, "guided", 2)
     kinds = [kind for kind, _ in entry["status"]["messages"]]
     assert "execution_interrupted" in kinds and "execution_error" not in kinds
     reached = [one["value"] for one in comfyui.seen("progress", prompt) if one["node"] == "guided"]
