@@ -31,6 +31,7 @@ from engine import Case
 from marigold_core import Marigold
 from marigold_core.checkpoints.networks import default_dtype
 from marigold_core.errors import MarigoldWarning
+from marigold_core.memory import OutOfMemory
 
 PARITY = 1e-4  # of depth in [0, 1], in float32
 # Random weights make a VAE noisier than any picture; nano's differs by 0.001.
@@ -248,7 +249,7 @@ def halving_on_the_card(marigold: Marigold, base: Case) -> str:
     try:
         run_engine(marigold, base, noise(base, 32), batch_size=32)
         return f"2 GiB beside the weights: batches of {calls}"
-    except Exception as error:  # reported, not fatal: the card may be too small for one member
+    except OutOfMemory as error:  # reported, not fatal: the card may be too small for one member
         return f"{type(error).__name__}: {error}"
     finally:
         hook.remove()
