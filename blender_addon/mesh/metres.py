@@ -116,7 +116,7 @@ def describe(fit: MetricFit) -> str:
             f"Expected error {100 * fit.relative_error:.1f} % ({low:.1f} to {high:.1f} %)."
         )
     elif fit.shift_fitted:
-        words.append("Scale and shift are fixed; another point tells how good they are.")
+        words.append("Scale and shift are fixed; another point shows how good they are.")
     else:
         words.append("The scale is fixed; a second point at another depth fixes the shift.")
     if len(fit.outliers):

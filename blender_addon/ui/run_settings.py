@@ -129,14 +129,14 @@ class ShapeSettings(RunSettings):
 
     near: bpy.props.FloatProperty(
         name="Near",
-        description="Distance of the nearest depth. The picture alone cannot tell it",
+        description="Distance of the nearest depth. The picture alone does not determine it",
         default=NEAR,
         min=1e-4,
         subtype="DISTANCE",
     )
     far: bpy.props.FloatProperty(
         name="Far",
-        description="Distance of the furthest depth. The picture alone cannot tell it",
+        description="Distance of the furthest depth. The picture alone does not determine it",
         default=FAR,
         min=1e-3,
         subtype="DISTANCE",

@@ -41,7 +41,7 @@ _CLEAR_ANGLES, _RIGHT_ANGLE = 0.25, 0.06
 
 class CameraEstimate(NamedTuple):
     """relief: the distance of depth 1 over that of depth 0; fov_degrees: across the longer side.
-    None where the depth does not tell."""
+    None where the depth does not show it."""
 
     relief: float | None
     fov_degrees: float | None
@@ -58,7 +58,7 @@ NOTHING = CameraEstimate(None, None)
 def estimate_camera(depth: Floats, mask: NDArray[np.bool_] | None = None) -> CameraEstimate:
     """Affine-invariant depth (H, W), 0 = near and 1 = far -> the camera that it was seen by.
 
-    mask: (H, W) bool, True = use. Takes about 0.2 s. The relief is told only where a clear
+    mask: (H, W) bool, True = use. Takes about 0.2 s. The relief is given only where a clear
     majority of the picture is planar and slanted, the field of view only with the relief and
     where many planes meet at right angles. Raises MarigoldError for an array that is no map.
     """

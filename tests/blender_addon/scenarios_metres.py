@@ -44,7 +44,7 @@ def distances_give_the_whole_mesh_its_metres(folder: Path, python: str) -> None:
     known = obj.marigold_known
     measure(obj, dict(list(distances.items())[:2]))
     assert bpy.ops.marigold.fit_metres() == {"FINISHED"}
-    assert "another point tells" in known.report and not known.relative_error
+    assert "another point shows" in known.report and not known.relative_error
     known.points.clear()
     measure(obj, distances)
     known.points[2].distance *= 3  # one of seven is wrong
