@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from blender_program import BLENDER_PYTHONS
 
 from blender_addon.build import build
 
@@ -19,6 +20,12 @@ def addon_module():
     package.__path__ = [str(ROOT / "blender_addon")]
     sys.modules[package.__name__] = package
     return lambda name: importlib.import_module(f"{package.__name__}.{name}")
+
+
+@pytest.fixture(scope="session", params=BLENDER_PYTHONS)
+def blender(request) -> str:
+    """A Python with bpy; a test that asks for it runs in each that there is."""
+    return request.param
 
 
 @pytest.fixture(scope="session")

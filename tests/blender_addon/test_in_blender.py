@@ -1,9 +1,9 @@
 """The built zip in a real Blender: installed, run, rendered, exported.
 
-    BLENDER_PYTHON=/path/to/python-with-bpy python -m pytest -m slow tests/blender_addon
+    BLENDER_PYTHON=PYTHON42:PYTHON45:PYTHON52 python -m pytest -m slow tests/blender_addon
 
-BLENDER_PYTHON is a Python with `bpy` from PyPI; without it this Python's own bpy is used.
-BLENDER_WHEELS is a folder with every wheel of blender_addon/requirements.txt for that Python
+runs each scenario in each of these Pythons, which have `bpy` from PyPI: see `blender_program.py`.
+BLENDER_WHEELS is a folder with every wheel of blender_addon/requirements.txt for these Pythons
 (`pip download -r`); without it no environment is made.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from blender_program import BLENDER_PYTHON, run
+from blender_program import BLENDER_PYTHONS, run
 from checkpoint_builders import build_checkpoint
 from PIL import Image
 
@@ -26,7 +26,7 @@ WHEELS = os.environ.get("BLENDER_WHEELS")
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(BLENDER_PYTHON is None, reason="BLENDER_PYTHON names no Python with bpy"),
+    pytest.mark.skipif(not BLENDER_PYTHONS, reason="BLENDER_PYTHON names no Python with bpy"),
 ]
 
 
@@ -124,7 +124,7 @@ def write_channel(path: Path, name: str, values: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("name", names())
-def test_scenario(name, archive, folder):
+def test_scenario(name, blender, archive, folder):
     if name == "an_environment_made_of_wheels_runs_the_engine":
         if not WHEELS:
             pytest.skip("no BLENDER_WHEELS")
@@ -132,7 +132,7 @@ def test_scenario(name, archive, folder):
     if name == "relightable_by_checkpoints":
         for family in ("normals-v1-1", "iid-appearance", "iid-lighting"):
             build_checkpoint(folder / family, family)
-    run(name, archive, folder)
+    run(name, blender, archive, folder)
     if name == "rendered_depth_is_the_source":
         compare_rendered_depth(folder / "rendered.exr", folder / "waves.npy")
         compare_rendered_depth(folder / "rendered_upright.exr", folder / "upright_waves.npy")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from blender_program import BLENDER_PYTHON, run
+from blender_program import BLENDER_PYTHONS, run
 from PIL import Image
 
 from marigold_core.intrinsics import IntrinsicImages, linear_to_srgb
@@ -26,7 +26,7 @@ from marigold_core.normals import NormalMap
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(BLENDER_PYTHON is None, reason="BLENDER_PYTHON names no Python with bpy"),
+    pytest.mark.skipif(not BLENDER_PYTHONS, reason="BLENDER_PYTHON names no Python with bpy"),
 ]
 
 TRAINING = Path(__file__).parents[2] / "training"
@@ -36,11 +36,11 @@ LONGER_SIDE = 256
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory):
+def scenes(blender, tmp_path_factory):
     folder = tmp_path_factory.mktemp("true")
     program = Path(__file__).with_name("true_scenes.py")
     subprocess.run(
-        [str(BLENDER_PYTHON), str(program), str(folder), str(LONGER_SIDE), *SCENES],
+        [blender, str(program), str(folder), str(LONGER_SIDE), *SCENES],
         env=os.environ | {"PYTHONPATH": str(TRAINING)}, stdout=subprocess.DEVNULL, check=True,
         timeout=600,
     )  # fmt: skip
@@ -79,10 +79,12 @@ def write_scene(path: Path, folder: Path) -> dict[str, object]:
     }
 
 
-def test_relit_with_true_maps_is_nearer_to_the_scene_than_the_picture(scenes, archive, tmp_path):
+def test_relit_with_true_maps_is_nearer_to_the_scene_than_the_picture(
+    scenes, blender, archive, tmp_path
+):
     rows = [write_scene(path, tmp_path) for path in scenes]
     (tmp_path / "scenes.json").write_text(json.dumps(rows), "utf-8")
-    run("relit_as_the_true_scene", archive, tmp_path)
+    run("relit_as_the_true_scene", blender, archive, tmp_path)
     measured = json.loads((tmp_path / "measured.json").read_text("utf-8"))
     columns = list(next(iter(measured.values())))
     print("\n| | " + " | ".join(columns) + " |\n|---" + "|--:" * len(columns) + "|")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from blender_program import BLENDER_PYTHON, run
+from blender_program import BLENDER_PYTHONS, run
 from data_builders import SHARED_RGBD
 from PIL import Image
 
@@ -21,7 +21,7 @@ from marigold_core import Marigold
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(BLENDER_PYTHON is None, reason="BLENDER_PYTHON names no Python with bpy"),
+    pytest.mark.skipif(not BLENDER_PYTHONS, reason="BLENDER_PYTHON names no Python with bpy"),
     pytest.mark.skipif(not SHARED_RGBD.is_dir(), reason="no shared pictures with depth"),
 ]
 
@@ -90,8 +90,10 @@ def views(folder: Path, names: tuple[str, ...], nano: bool) -> None:
     (folder / "views.json").write_text(json.dumps(rows), "utf-8")
 
 
-def measured(scenario: str, archive: Path, folder: Path) -> dict[str, dict[str, float]]:
-    run(scenario, archive, folder, seconds=1500)
+def measured(
+    scenario: str, blender: str, archive: Path, folder: Path
+) -> dict[str, dict[str, float]]:
+    run(scenario, blender, archive, folder, seconds=1500)
     return json.loads((folder / "measured.json").read_text("utf-8"))
 
 
@@ -103,9 +105,9 @@ def table(numbers: dict[str, dict[str, float]]) -> None:
 
 
 @pytest.mark.parametrize("engine", ["cycles", "eevee"])
-def test_the_matched_view_is_the_picture(engine, archive, tmp_path):
+def test_the_matched_view_is_the_picture(engine, blender, archive, tmp_path):
     views(tmp_path, TEN, nano=True)
-    numbers = measured(f"matched_views_in_{engine}", archive, tmp_path)
+    numbers = measured(f"matched_views_in_{engine}", blender, archive, tmp_path)
     table(numbers)
     assert len(numbers) == 20
     for name, row in numbers.items():
@@ -113,9 +115,9 @@ def test_the_matched_view_is_the_picture(engine, archive, tmp_path):
         assert row["open"] == 0, f"{name}: the render shows the background"
 
 
-def test_an_orbit_shows_few_holes(archive, tmp_path):
+def test_an_orbit_shows_few_holes(blender, archive, tmp_path):
     views(tmp_path, ROOMS, nano=False)
-    numbers = measured("holes_after_an_orbit", archive, tmp_path)
+    numbers = measured("holes_after_an_orbit", blender, archive, tmp_path)
     for row in numbers.values():
         row["left"] = row["filled"] / row["torn"]
     table(numbers)

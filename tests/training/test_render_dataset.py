@@ -1,11 +1,10 @@
 """Rendered data sets: files, resuming and bad scenes; and, where Blender is, depth itself.
 
-BLENDER_PYTHON names a Python that has bpy; without it this Python's own bpy is used, if any.
+The first Python of `blender_program.py` that has bpy is used.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import OpenEXR
 import pytest
+from blender_program import BLENDER_PYTHONS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -32,9 +32,7 @@ from render.sample_folder import (
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "training" / "render_dataset.py"
-BPY = os.environ.get("BLENDER_PYTHON") or (
-    sys.executable if importlib.util.find_spec("bpy") else None
-)
+BPY = next(iter(BLENDER_PYTHONS), None)
 needs_blender = pytest.mark.skipif(
     not BPY, reason="no bpy here; BLENDER_PYTHON can name a Python that has it"
 )
