@@ -209,7 +209,11 @@ def train_vae(args: argparse.Namespace) -> AutoencoderKL:
     torch.manual_seed(args.seed)
     vae = AutoencoderKL.from_pretrained(args.start / "vae") if args.start else small_vae()
     vae = vae.float().to(args.device, memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(vae.parameters(), args.learning_rate, betas=(0.9, 0.99))
+    if args.decoder_only:
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
+    trained = [weight for weight in vae.parameters() if weight.requires_grad]
+    optimizer = torch.optim.Adam(trained, args.learning_rate, betas=(0.9, 0.99))
     decay = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.learning_rate, args.steps)
     windows = Windows(args)
     photographs = validation_pictures(args.val_data)
@@ -236,7 +240,7 @@ def train_vae(args: argparse.Namespace) -> AutoencoderKL:
         loss = loss_rgb + loss_depth + 0.05 * moments
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         decay.step()
         if step % 20 == 0:
@@ -250,6 +254,8 @@ def train_vae(args: argparse.Namespace) -> AutoencoderKL:
             # What has been learnt so far outlives the process.
             vae.save_pretrained(args.output.with_name(f"{args.output.name}-vae"))
 
+    if args.decoder_only:  # the latents are what they were, and so is their factor
+        return vae
     with torch.inference_mode():
         batches = [torch.cat(windows.batch(args.steps + i)) for i in range(16)]
         latents = [vae.encode(b.to(args.device)).latent_dist.mode().flatten() for b in batches]
@@ -322,12 +328,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--crop", type=int, default=96, help="side of the training crops in pixels")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--latent-noise", type=float, default=0.1, help="on depth before decoding")
+    parser.add_argument("--decoder-only", action="store_true",
+        help="keep the encoder, so that a U-Net of --start still fits")  # fmt: skip
     parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=2024)
     args = parser.parse_args(argv)
     if args.channels and (len(args.channels) < 3 or any(c < 32 or c % 32 for c in args.channels)):
         parser.error("--channels wants three levels or more, each a multiple of 32")
+    if args.decoder_only and not args.start:
+        parser.error("--decoder-only needs --start, whose encoder it keeps")
 
     start = time.monotonic()
     vae = train_vae(args).cpu()

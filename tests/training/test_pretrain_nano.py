@@ -56,6 +56,20 @@ def test_a_start_keeps_its_unet(base, tmp_path):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_a_decoder_trained_alone_leaves_the_latents_as_they_were(base, tmp_path):
+    pretrain_nano.main(
+        ["--output", str(tmp_path / "next"), "--start", str(base), "--decoder-only", *SMALL]
+    )
+    before, after = (
+        AutoencoderKL.from_pretrained(folder / "vae") for folder in (base, tmp_path / "next")
+    )
+    picture = torch.rand(1, 3, 32, 32) * 2 - 1
+    latents = [vae.encode(picture).latent_dist.mode() for vae in (before, after)]
+    assert torch.equal(*latents)
+    assert before.config.scaling_factor == after.config.scaling_factor
+    assert not torch.equal(*(vae.decode(latents[0]).sample for vae in (before, after)))
+
+
 def test_half_of_a_batchs_pictures_have_no_depth(photographs):
     args = type("Args", (), {
         "batch_size": 8, "crop": 32, "seed": 1, "scenes": 8, "device": "cpu", "data": None,
