@@ -13,12 +13,11 @@ from marigold_core.colormaps import colorize
 from marigold_core.errors import MarigoldError
 from marigold_core.files import atomic_path
 from marigold_core.geometry.camera_estimate import NOTHING, estimate_camera
-from marigold_core.geometry.fill import background_layer, sharpen_edges
+from marigold_core.geometry.fill import CORNERS, background_layer, sharpen_edges
 from marigold_core.geometry.grid import (
     at_lines,
     grid_coordinates,
     grid_lines,
-    grid_quads,
     grid_stride,
     grid_uvs,
 )
@@ -35,6 +34,7 @@ from marigold_core.metric.hints import KnownDepths
 
 __all__ = [
     "BUNDLED",
+    "CORNERS",
     "FAR",
     "FOV_DEGREES",
     "KnownDepths",
@@ -54,7 +54,6 @@ __all__ = [
     "fit_depth",
     "grid_coordinates",
     "grid_lines",
-    "grid_quads",
     "grid_stride",
     "grid_uvs",
     "sharpen_edges",

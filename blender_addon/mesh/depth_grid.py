@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backend.engine_parts import (
+    CORNERS,
     FAR,
     FOV_DEGREES,
     NEAR,
@@ -24,7 +25,6 @@ from ..backend.engine_parts import (
     default_tear_ratio,
     grid_coordinates,
     grid_lines,
-    grid_quads,
     grid_stride,
     grid_uvs,
     sharpen_edges,
@@ -122,8 +122,10 @@ class DepthGrid:
 
     def faces(self) -> Faces:
         """Of the grid without those that are cut."""
-        faces = _faces(self.rows, self.columns)
-        return faces if self.cut is None else _chosen(faces, ~self.cut)
+        kept = np.ones((self.rows - 1, self.columns - 1), dtype=bool)
+        if self.cut is not None:
+            kept = ~self.cut.reshape(kept.shape)
+        return _faces(kept, _numbers(np.ones((self.rows, self.columns), dtype=bool)))
 
 
 def depth_grid(
@@ -179,7 +181,6 @@ def depth_grid(
     rays = np.full((*d.shape, 3), -1, dtype=np.float32)
     rays[..., 0] = (u - width / 2) / (max(height, width) / 2)
     rays[..., 1] = ((height / 2 - v) / (max(height, width) / 2))[:, None]
-    corners = [d[:-1, :-1], d[1:, :-1], d[1:, 1:], d[:-1, 1:]]
     return DepthGrid(
         rows=len(rows),
         columns=len(columns),
@@ -188,8 +189,8 @@ def depth_grid(
         rays=rays.reshape(-1, 3),
         uvs=grid_uvs(v, u, height, width).reshape(-1, 2),
         d=d.ravel(),
-        nearest=np.minimum.reduce(corners).ravel(),
-        furthest=np.maximum.reduce(corners).ravel(),
+        nearest=_extreme(np.minimum, d).ravel(),
+        furthest=_extreme(np.maximum, d).ravel(),
         uncertainty=None
         if uncertainty is None
         else np.where(usable & np.isfinite(uncertainty[lines]), uncertainty[lines], 0)
@@ -208,26 +209,26 @@ def budget_in_words(vertices: int) -> tuple[str, str]:
     return count, f"{round(megabytes, digits):g} MB"
 
 
-def _faces(rows: int, columns: int) -> Faces:
-    """The quads of a grid. Edges: first all along the rows, then all down the columns."""
-    corner = np.arange(rows * columns, dtype=np.int32).reshape(rows, columns)
-    ends_along = np.stack([corner[:, :-1], corner[:, 1:]], axis=-1).reshape(-1, 2)
-    ends_down = np.stack([corner[:-1], corner[1:]], axis=-1).reshape(-1, 2)
-    along = np.arange(rows * (columns - 1), dtype=np.int32).reshape(rows, columns - 1)
-    down = along.size + np.arange((rows - 1) * columns, dtype=np.int32)
-    down = down.reshape(rows - 1, columns)
-    left, bottom, right, top = down[:, :-1], along[1:], down[:, 1:], along[:-1]
-    edges = np.stack([left, bottom, right, top], axis=-1).reshape(-1, 4)
-    return Faces(grid_quads(rows, columns), np.concatenate([ends_along, ends_down]), edges)
+def _numbers(used: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """The place of each one that is used among all of them."""
+    return np.cumsum(used, dtype=np.int32).reshape(used.shape) - np.int32(1)
 
 
-def _chosen(faces: Faces, kept: NDArray[np.bool_]) -> Faces:
-    """Some of the faces, with their own edges alone."""
-    edges = faces.edges[kept]
-    used = np.zeros(len(faces.ends), dtype=bool)
-    used[edges] = True
-    numbers = np.cumsum(used, dtype=np.int32) - 1
-    return Faces(faces.corners[kept], faces.ends[used], numbers[edges])
+def _faces(kept: NDArray[np.bool_], vertices: NDArray[np.int32]) -> Faces:
+    """The quads of a grid that are `kept` (R - 1, C - 1), with their own edges alone: first those
+    along the rows, then those down the columns. vertices: (R, C), their numbers."""
+    framed = np.pad(kept, 1)
+    along = framed[:-1, 1:-1] | framed[1:, 1:-1]
+    down = framed[1:-1, :-1] | framed[1:-1, 1:]
+    ends_along = [vertices[:, :-1][along], vertices[:, 1:][along]]
+    ends_down = [vertices[:-1][down], vertices[1:][down]]
+    along, down = _numbers(along), _numbers(down) + np.int32(len(ends_along[0]))
+    sides = down[:, :-1], along[1:], down[:, 1:], along[:-1]
+    return Faces(
+        corners=np.stack([vertices[corner][kept] for corner in CORNERS], axis=-1),
+        ends=np.concatenate([np.stack(ends, axis=-1) for ends in (ends_along, ends_down)]),
+        edges=np.stack([side[kept] for side in sides], axis=-1),
+    )
 
 
 def _layered(
@@ -246,30 +247,34 @@ def _layered(
     z = sharpen_edges(np.where(z > 0, z, hole), ratio, colours)
     sharp = np.where(np.isfinite(z), (z - near) / (far - near), d).astype(np.float32)
     layer = background_layer(z, 1 + BACKGROUND_FROM * (ratio - 1), colours, fov_degrees=fov_degrees)
-    quads = np.flatnonzero(layer.quads)
-    if not quads.size:
+    if not layer.quads.any():
         return sharp, None, None
-    rows, columns = d.shape
-    faces = _chosen(_faces(rows, columns), layer.quads.ravel())
-    vertices = np.unique(faces.corners)
-    reach = layer.reach.ravel()[faces.corners].max(axis=1)
-    torn = layer.torn.ravel()[quads]
-    of_front = np.where(torn[:, None], sharp.ravel()[faces.corners], np.float32(0))
+    used = np.zeros(d.shape, dtype=bool)
+    for corner in CORNERS:
+        used[corner] |= layer.quads
+    vertices = np.flatnonzero(used)
+    torn = layer.torn[layer.quads]
+    reach = _extreme(np.maximum, layer.reach)[layer.quads]
+    of_front = [
+        np.where(torn, _extreme(extreme, sharp)[layer.quads], np.float32(0))
+        for extreme in (np.minimum, np.maximum)
+    ]
     return (
         sharp,
         layer.torn.ravel(),
         Background(
             vertices=vertices,
             d=((layer.distance.ravel()[vertices] - near) / (far - near)).astype(np.float32),
-            faces=Faces(
-                np.searchsorted(vertices, faces.corners).astype(np.int32),
-                np.searchsorted(vertices, faces.ends).astype(np.int32),
-                faces.edges,
-            ),
+            faces=_faces(layer.quads, _numbers(used)),
             reach=np.where(torn, ACROSS, np.maximum(reach, 10 * ACROSS)).astype(np.float32),
             torn=torn,
-            nearest=of_front.min(axis=1),
-            furthest=of_front.max(axis=1),
+            nearest=of_front[0],
+            furthest=of_front[1],
             colours=layer.colours,
         ),
     )
+
+
+def _extreme(extreme: np.ufunc, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The minimum or maximum of (R, C) over the corners of each quad, (R - 1, C - 1)."""
+    return extreme.reduce([values[corner] for corner in CORNERS])

@@ -47,11 +47,10 @@ def image_pixels(image: bpy.types.Image) -> np.ndarray:
     width, height = image.size
     pixels = np.empty(width * height * image.channels, dtype=np.float32)
     image.pixels.foreach_get(pixels)
-    grid = pixels.reshape(height, width, image.channels)[::-1]
     if image.is_float:
-        grid = display_encoded(grid.clip(0, 1))
-    rgb = grid[..., :3] if image.channels >= 3 else np.repeat(grid[..., :1], 3, axis=2)
-    return np.rint(rgb.clip(0, 1) * 255).astype(np.uint8)
+        pixels = display_encoded(pixels.clip(0, 1))
+    levels = (pixels * 255 + 0.5).astype(np.uint8).reshape(height, width, -1)[::-1]
+    return levels[..., :3] if image.channels >= 3 else np.repeat(levels[..., :1], 3, axis=2)
 
 
 def field_of_view_of(image: bpy.types.Image, estimate: float | None = None) -> float:

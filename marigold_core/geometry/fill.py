@@ -22,8 +22,8 @@ from .points import FOV_DEGREES, intrinsics
 CORNERS = (np.s_[:-1, :-1], np.s_[1:, :-1], np.s_[1:, 1:], np.s_[:-1, 1:])
 # The layer's longest reach in focal lengths: about the whole picture at the default field of view.
 MOST_PARALLAX = 1.0
-# Pixels between the neighbours that are averaged, round by round.
-SMOOTHING = (16, 16, 8, 8, 8, 4, 4, 4, 2, 2, 2, 1, 1, 1)
+# Pixels between the neighbours that are averaged, and in how many rounds.
+SMOOTHING = ((16, 2), (8, 3), (4, 3), (2, 3), (1, 3))
 
 Floats = NDArray[np.float32]
 Colours = NDArray[np.uint8]
@@ -139,7 +139,7 @@ def background_layer(
     uncovered = parallax(front[near], seeds[:, 0], pivot, orbit_degrees)
     reach = intrinsics(height, width, fov_degrees)[0, 0] * uncovered.clip(0, MOST_PARALLAX)
     # The smoothed layer is as deep as its neighbourhood, and an orbit uncovers as much of it.
-    for _ in range(SMOOTHING[0]):
+    for _ in range(SMOOTHING[0][0]):
         reach = _greatest_beside(near, reach, beside, front.size)
 
     source, steps = _grow(front, near, seeds[:, 0], reach, beside, tear_ratio)
@@ -265,15 +265,23 @@ def _grow(
 
 def _smooth(values: Floats, places: NDArray[np.int64], width: int) -> None:
     """Means of four neighbours, first distant ones, then close ones; unknown ones have no part."""
-    for distance in SMOOTHING:
-        total = values[places]
-        count = np.ones((len(places), 1), dtype=np.float32)
-        for shift in (-width * distance, width * distance, -distance, distance):
-            around = values.take(places + shift, axis=0, mode="clip")
-            known = np.isfinite(around[:, :1])
-            total += np.where(known, around, 0)
-            count += known
-        values[places] = total / count
+    known = np.isfinite(values[:, 0])
+    filled = np.where(known[:, None], values, 0)
+    # Large arrays, made once: their memory takes longer to get than to fill.
+    total, other = (np.empty((len(places), values.shape[1]), dtype="f4") for _ in range(2))
+    row = f"V{total.itemsize * total.shape[1]}"  # stored as one item, 4 x as quick
+    for distance, rounds in SMOOTHING:
+        shifts = (-width * distance, width * distance, -distance, distance)
+        around = [places + shift for shift in shifts]
+        count = np.sum([known.take(there, mode="clip") for there in around], axis=0, dtype="f4")
+        weight = np.repeat(1 / (1 + count), values.shape[1]).reshape(total.shape)
+        for _ in range(rounds):
+            filled.take(places, axis=0, out=total, mode="clip")
+            for there in around:
+                total += filled.take(there, axis=0, out=other, mode="clip")
+            total *= weight
+            filled.view(row)[places] = total.view(row)
+    values[places] = total
 
 
 def _window(extreme: Any, padded: Floats, radius: int) -> Floats:

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import bpy
+import measured_first_picture  # noqa: F401
 import measured_relight  # noqa: F401
 import measured_views  # noqa: F401
 import scenarios_dataset  # noqa: F401

@@ -34,6 +34,7 @@ from ...mesh.picture import (
 from ...mesh.picture_material import picture_of
 from ...mesh.relightable import SurfaceMaps, relight
 from ...mesh.shape_inputs import shape_modifier
+from ...mesh.shape_nodes import shape_group
 from ..known import clear_fit
 from ..run_settings import (
     MESH_NAMES,
@@ -120,6 +121,7 @@ class MARIGOLD_OT_depth_mesh(EngineRun, ShapeSettings, bpy.types.Operator):
         # The datablocks may be deleted while a job runs, so they are found again by name.
         name, old_name = image.name, old.name if old is not None else ""
         job = submit_image(image, self._path(), self)
+        shape_group()  # its hundreds of nodes are made while the model runs, not after
         yield job
         _, image = self._again(old_name, name)
         try:
