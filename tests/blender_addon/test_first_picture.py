@@ -1,6 +1,6 @@
 """The time from the engine's answer to the picture in the scene, printed and not asserted.
 
-    BLENDER_PYTHON=... python -m pytest -s -m slow tests/blender_addon/test_first_picture.py
+BLENDER_PYTHON=... python -m pytest -s -m slow tests/blender_addon/test_first_picture.py
 """
 
 from __future__ import annotations
