@@ -338,6 +338,11 @@ def main() -> None:
         for name, values in scene.items()
     }
     sheets["intrinsic"] = [(name, colours[name]) for name in list(scene)[:6]]
+    sheets["save_intrinsic"] = [
+        ("albedo in sRGB", colours["albedo"]),
+        ("the linear values, as they are", to_bytes(scene["albedo"])),
+        ("roughness, the same in both", colours["roughness"]),
+    ]
     sheets |= metric_sheets(scene)
     folder = ROOT / "web" / "docs" / "images"
     folder.mkdir(parents=True, exist_ok=True)

@@ -89,7 +89,10 @@ class IntrinsicImages:
         return first.shape[0], first.shape[1]
 
     def linear(self, name: str) -> NDArray[np.float32]:
-        """A map in linear light, as renderers and EXR files have it."""
+        """A map in linear light, as renderers and EXR files have it.
+
+        Grey maps are data and have no curve: they are the same in both spaces.
+        """
         return self._in(name, "linear")
 
     def srgb(self, name: str) -> NDArray[np.float32]:
@@ -127,8 +130,9 @@ class IntrinsicImages:
 
         The uncertainty, where there is one, is in layers of its own: albedo_uncertainty.R, ...
         space: of the values, "linear" as programs expect of EXR, or "srgb"; the header's text
-        `colorSpace` names it. metadata: name -> ASCII text for the header. Raises MarigoldError
-        for another suffix or space, and where OpenEXR is missing; OSError as the file system does.
+        `colorSpace` names it. Grey maps are data, the same in both. metadata: name -> ASCII text
+        for the header. Raises MarigoldError for another suffix or space, and where OpenEXR is
+        missing; OSError as the file system does.
         """
         if Path(path).suffix.lower() != ".exr":
             raise MarigoldError(
@@ -154,11 +158,11 @@ class IntrinsicImages:
     ) -> None:
         """Write one map; the suffix is the format.
 
-        .png: 16-bit, colours in sRGB and grey maps linear, unless `space` names another. .exr
-        (channels R, G, B, or Y), .npy and, for grey maps, .tif and .tiff: float32, linear unless
-        `space` names another. Values are clipped to [0, 1] in .png alone. metadata: name -> ASCII
-        text, kept in .png and .exr. Raises MarigoldError for another name, suffix or space, and
-        where .exr finds no OpenEXR; OSError as the file system does.
+        .png: 16-bit, colours in sRGB unless `space` names another. .exr (channels R, G, B, or Y),
+        .npy and, for grey maps, .tif and .tiff: float32, linear unless `space` names another. Grey
+        maps are data, the same in both. Values are clipped to [0, 1] in .png alone. metadata: name
+        -> ASCII text, kept in .png and .exr. Raises MarigoldError for another name, suffix or
+        space, and where .exr finds no OpenEXR; OSError as the file system does.
         """
         suffix = Path(path).suffix.lower()
         is_grey = self._map(name).ndim == 2
@@ -186,7 +190,7 @@ class IntrinsicImages:
         values = self._map(name)
         if space not in SPACES:
             raise MarigoldError(f"The space is {space!r}; use one of {', '.join(SPACES)}.")
-        if space == self.spaces[name]:
+        if space == self.spaces[name] or values.ndim == 2:  # grey maps are data
             return values
         return srgb_to_linear(values) if space == "linear" else linear_to_srgb(values)
 

@@ -28,6 +28,7 @@ from .model_folders import place_example, register_folder
 from .normalize_depth import NormalizeDepth
 from .normals_from_depth import NormalsFromDepth
 from .save_depth import SaveDepth
+from .save_intrinsics import SaveIntrinsics
 from .save_normals import SaveNormals
 
 NODES: list[type[io.ComfyNode]] = [
@@ -50,6 +51,7 @@ NODES: list[type[io.ComfyNode]] = [
     NormalsFromDepth,
     SaveNormals,
     EstimateIntrinsics,
+    SaveIntrinsics,
     EnterKnownDepths,
     MetricDepth,
     EstimateGuidedDepth,

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
-from numpy.typing import NDArray
 from torch import Tensor
 
-from ..marigold_core import IntrinsicImages, MarigoldError
 from .depth_from_image import INVERT_MASK, MASK
 from .estimate_depth import RESOLUTION, SEED, STEPS, estimate
 from .managed_model import ManagedModel
-from .sockets import CATEGORY, Model, schema
+from .sockets import CATEGORY, Intrinsics, IntrinsicsBatch, Model, schema
 from .tensors import image_of
 
 OUTPUTS = {
@@ -73,6 +70,13 @@ class EstimateIntrinsics(io.ComfyNode):
             outputs=[
                 io.Image.Output(name, display_name=name, tooltip=tooltip)
                 for name, tooltip in OUTPUTS.items()
+            ]
+            + [
+                Intrinsics.Output(
+                    "intrinsics",
+                    display_name="intrinsics",
+                    tooltip="All maps, unrounded, for Save Intrinsic Images.",
+                )
             ],
         )
 
@@ -94,20 +98,15 @@ class EstimateIntrinsics(io.ComfyNode):
             "intrinsics", model, image, steps, predictions, resolution, seed, mask, invert_mask
         )
         merge = model.marigold.target.merge
-        results: list[IntrinsicImages] = [
+        results: IntrinsicsBatch = [
             merge(one.members, one.size, mask=one.mask, reduction=reduction) for one in batch
         ]
-        names = tuple(results[0].maps)
-        if not set(names) & set(OUTPUTS):
-            raise MarigoldError(
-                f"{model.name} estimates {', '.join(names)}, which are none of this node's outputs "
-                f"({', '.join(OUTPUTS)}); use the command marigold intrinsics for it."
-            )
-        return io.NodeOutput(*(output(name, results, space, model.name) for name in OUTPUTS))
+        maps = (output(name, results, space, model.name) for name in OUTPUTS)
+        return io.NodeOutput(*maps, results)
 
 
 def output(
-    name: str, results: list[IntrinsicImages], space: str, checkpoint: str
+    name: str, results: IntrinsicsBatch, space: str, checkpoint: str
 ) -> Tensor | ExecutionBlocker:
     """A map of all pictures as IMAGE. One that the checkpoint does not estimate stops the nodes
     that are connected to it, with this message, and no others."""
@@ -117,11 +116,4 @@ def output(
             f"{checkpoint} estimates {estimated} and no {name}; disconnect this output, or choose "
             "another checkpoint in Load Marigold."
         )
-    return image_of(picture(one, name, space) for one in results)
-
-
-def picture(images: IntrinsicImages, name: str, space: str) -> NDArray[np.float32]:
-    """A map (H, W, 3) or (H, W); colors in the space, grey maps as they are."""
-    if images.maps[name].ndim == 2:
-        return images.maps[name]
-    return images.srgb(name) if space == "sRGB" else images.linear(name)
+    return image_of(one.srgb(name) if space == "sRGB" else one.linear(name) for one in results)

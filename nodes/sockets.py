@@ -12,13 +12,14 @@ from comfy_api.latest import Types, io
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..marigold_core import DepthMap, NormalMap
+from ..marigold_core import DepthMap, IntrinsicImages, NormalMap
 
 Model = io.Custom("MARIGOLD_MODEL")
 Predictions = io.Custom("MARIGOLD_PREDICTIONS")
 Depth = io.Custom("MARIGOLD_DEPTH")
 NormalPredictions = io.Custom("MARIGOLD_NORMAL_PREDICTIONS")
 Normals = io.Custom("MARIGOLD_NORMALS")
+Intrinsics = io.Custom("MARIGOLD_INTRINSICS")
 Known = io.Custom("MARIGOLD_KNOWN_DEPTHS")
 # What ComfyUI's own geometry nodes exchange: a dictionary with depth, image, mask, intrinsics.
 Geometry = io.Custom("DA3_GEOMETRY")
@@ -47,6 +48,7 @@ class PicturePredictions:
 PredictionBatch = Sequence[PicturePredictions]
 DepthBatch = Sequence[DepthMap]
 NormalsBatch = Sequence[NormalMap]
+IntrinsicsBatch = Sequence[IntrinsicImages]
 
 
 def file_3d(path: Path) -> Any:

@@ -44,6 +44,7 @@ def test_maps_come_in_the_space_that_is_asked_for():
     assert images.srgb("albedo") is images.maps["albedo"]
     assert np.array_equal(images.linear("albedo"), srgb_to_linear(images.maps["albedo"]))
     assert images.linear("roughness") is images.maps["roughness"]
+    assert images.srgb("roughness") is images.maps["roughness"]  # data: no curve
 
 
 def test_an_exr_holds_every_map_as_a_layer_in_linear_light(tmp_path):

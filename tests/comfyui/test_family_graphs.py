@@ -56,6 +56,10 @@ def test_a_pbr_set(comfyui):
         "albedo": save("intrinsic", 0),
         "roughness": save("intrinsic", 1),
         "metallic": save("intrinsic", 2),
+        "layers": ours("SaveIntrinsicImages", intrinsics=["intrinsic", 5], space="auto",
+                       format="multi-layer EXR", filename_prefix="family/layers"),
+        "maps": ours("SaveIntrinsicImages", intrinsics=["intrinsic", 5], space="sRGB",
+                     format="16-bit PNG", filename_prefix="family/maps"),
     }  # fmt: skip
     before = len(comfyui.seen(BINARY))
     outputs = comfyui.run(graph)
@@ -64,6 +68,12 @@ def test_a_pbr_set(comfyui):
     assert len(comfyui.seen(BINARY)) - before >= 4
     (exr,) = (comfyui.base / "output" / "family").glob("normal_*.exr")
     assert exr.read_bytes()[:4] == b"\x76\x2f\x31\x01"
+    assert len(outputs["maps"]["images"]) == len(outputs["layers"]["images"]) == 3
+    (layers,) = (comfyui.base / "output" / "family").glob("layers_*.exr")
+    assert b"roughness.V" in layers.read_bytes() and b'"class_type"' in layers.read_bytes()
+    for name in ("albedo", "roughness", "metallicity"):
+        with Image.open(comfyui.base / "output" / "family" / f"maps_00001_{name}.png") as picture:
+            assert "MarigoldKit_SaveIntrinsicImages" in picture.text["prompt"]
 
 
 def test_another_convention_does_not_run_the_model_again(comfyui):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -15,8 +16,9 @@ OTHER_CHECKPOINTS = ("IntrinsicImages",)
 
 
 @pytest.fixture
-def sockets(run, model):
+def sockets(run, model, pack):
     """A value for each type of socket."""
+    engine = sys.modules[f"{pack.__name__}.marigold_core.intrinsics"]
     random = np.random.default_rng(0)
     scene = np.tile(np.linspace(0.1, 0.9, 16), (12, 1))
     members = [(scene * scale + random.normal(0, 0.01, scene.shape)) for scale in (0.8, 0.9, 1.0)]
@@ -31,6 +33,12 @@ def sockets(run, model):
         "MARIGOLD_PREDICTIONS": predictions,
         "MARIGOLD_DEPTH": depth,
         "MARIGOLD_NORMALS": normals,
+        "MARIGOLD_INTRINSICS": [
+            engine.IntrinsicImages(
+                {"albedo": image[0].numpy(), "roughness": image[0, ..., 0].numpy()},
+                {"albedo": "srgb", "roughness": "linear"},
+            )
+        ],
         "MARIGOLD_KNOWN_DEPTHS": run("KnownDepths", image=image[:1], points="2 3 4\n13 9 1")[0],
         "MARIGOLD_NORMAL_PREDICTIONS": [replace(predictions[0], members=members)],
         "LOAD3D_CAMERA": dict.fromkeys(("position", "target"), dict.fromkeys("xyz", 1.0)),
