@@ -25,8 +25,9 @@ from .engine import Marigold
 from .errors import MarigoldError
 from .images import read_image
 from .options import Options
-from .progress import Callback, Progress
+from .progress import Callback
 
+VIEWS = 6
 VIEW_DEGREES = 110.0  # of a cube's 90, so that 10 degrees of each side are seen twice
 LARGEST_VIEW = 2048  # pixels a side; more than any checkpoint processes
 SOLVED_WIDTH = 256  # pixels around, of the panorama that scales and shifts are found on
@@ -63,8 +64,9 @@ def panorama_depth(
 
     float32 (H, W) in [0, 1], 0 = nearest, 1 = farthest, up to a scale and a shift. The uncertainty
     contains where views disagree, and each view's own. image, options, callback and changes as in
-    `Marigold.predict`, for each of six views; options.latents are not used. Raises MarigoldError
-    as that does, for a picture of another shape, and for a checkpoint that estimates other things.
+    `Marigold.predict`, for each of six views, which share the networks' batches as frames of a clip
+    do; options.latents are not used. Raises MarigoldError as that does, for a picture of another
+    shape, and for a checkpoint that estimates other things.
     """
     marigold.expect("depth")
     picture = read_image(image)
@@ -75,12 +77,19 @@ def panorama_depth(
             "high."
         )
     options = replace(options or Options(), latents=None, match_input_resolution=False, **changes)
+    reduction = marigold.target.reduction(options.reduction)
+    rotations, side = cube_rotations(), view_side(width)
+    faces = [perspective(torch.from_numpy(picture), one, side).numpy() for one in rotations]
     views = []
-    rotations = cube_rotations()
-    for number, rotation in enumerate(rotations):
-        report = None if callback is None else _part(callback, number, len(rotations))
-        face = perspective(torch.from_numpy(picture), rotation, view_side(width))
-        depth_map = marigold(face.numpy(), options, callback=report)
+    predictions = marigold.predict_frames(faces, options, callback=callback)
+    for rotation, members in zip(rotations, predictions, strict=True):
+        depth_map = marigold.target.merge(
+            members,
+            (side, side),
+            match_input_resolution=False,
+            ensemble_method=options.ensemble_method,
+            reduction=reduction,
+        )
         spread = depth_map.uncertainty
         views.append(
             View(
@@ -237,13 +246,3 @@ def merge_views(views: list[View], scale: Tensor, shift: Tensor, size: tuple[int
     extent = max(high - low, 1e-6)
     unit: NDArray[np.float32] = ((distance - low) / extent).clip(0, 1)
     return DepthMap(unit, spread / np.float32(extent))
-
-
-def _part(callback: Callback, number: int, count: int) -> Callback:
-    """A callback for one of `count` runs of equal length, reporting to that of all."""
-
-    def report(progress: Progress) -> None:
-        done = number * progress.total + progress.step
-        callback(replace(progress, step=done, total=count * progress.total))
-
-    return report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marigold_core import Marigold, MarigoldError
+from marigold_core import Cancelled, Marigold, MarigoldError, Options
 from marigold_core.panorama import (
     VIEW_DEGREES,
     View,
@@ -20,6 +21,7 @@ from marigold_core.panorama import (
     panorama_depth,
     perspective,
     sphere_rays,
+    view_side,
 )
 
 SIDE = 96
@@ -119,6 +121,42 @@ def test_a_picture_of_any_size_and_its_progress(nano):
     assert depth.depth.min() == 0 and depth.depth.max() == 1
     steps = [report.step for report in reports]
     assert steps == sorted(steps) and steps[-1] == reports[-1].total
+
+
+def test_the_views_go_through_the_networks_together_as_one_by_one(nano, monkeypatch):
+    picture = np.random.default_rng(0).random((60, 120, 3), np.float32)
+    settings = Options(seed=1, num_inference_steps=1, processing_resolution=48)
+    whole = replace(settings, match_input_resolution=False)
+    faces = [
+        perspective(torch.from_numpy(picture), rotation, view_side(120)).numpy()
+        for rotation in cube_rotations()
+    ]
+    views = [
+        View(rotation, torch.from_numpy(nano(face, whole).depth))
+        for rotation, face in zip(cube_rotations(), faces, strict=True)
+    ]
+    expected = merge_views(views, *align_views(views), (60, 120)).depth
+    batches = []
+    run = nano.unet.forward
+    monkeypatch.setattr(
+        nano.unet,
+        "forward",
+        lambda x, *rest, **more: batches.append(len(x)) or run(x, *rest, **more),
+    )
+    depth = panorama_depth(nano, picture, settings).depth
+    assert np.abs(depth - expected).max() < 1e-4
+    assert batches == [6]
+
+
+def test_a_run_is_cancelled(nano):
+    def cancel(_):
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        panorama_depth(
+            nano, np.zeros((60, 120, 3), np.float32), seed=1, num_inference_steps=1,
+            processing_resolution=48, callback=cancel,
+        )  # fmt: skip
 
 
 def test_a_picture_that_is_no_panorama(nano):
