@@ -26,6 +26,8 @@ from marigold_core import (
     read_image,
 )
 from marigold_core.colormaps import COLORMAPS, colorize
+from marigold_core.geometry.camera_estimate import estimate_camera
+from marigold_core.geometry.points import unproject
 from marigold_core.intrinsics import linear_to_srgb
 from marigold_core.panorama import sphere_rays
 
@@ -75,8 +77,8 @@ def halves(upper: NDArray[np.uint8], lower: NDArray[np.uint8]) -> Image.Image:
     return thumbnail
 
 
-def film(marigold: Marigold, rgb: Floats) -> Image.Image:
-    """A square with three frames of a pan, each beside its depth, aligned as frames of a clip."""
+def pan(marigold: Marigold, rgb: Floats) -> list[tuple[Floats, Floats]]:
+    """Three frames of a pan over the picture, each with its depth, aligned as frames of a clip."""
     height, width = rgb.shape[:2]
     tall, wide = height * 3 // 4, width * 3 // 4
     corners = (
@@ -89,9 +91,14 @@ def film(marigold: Marigold, rgb: Floats) -> Image.Image:
     ]
     depths = torch.stack([one[0] for one in marigold.predict_frames(frames, seed=0)])
     gray = normalize_depth(align_sequence(depths.cpu().numpy()), invert=True)
+    return list(zip(frames, gray, strict=True))
+
+
+def film(frames: list[tuple[Floats, Floats]]) -> Image.Image:
+    """A square with three frames of a clip, each beside its depth."""
     sheet = Image.new("RGB", (THUMBNAIL, THUMBNAIL), (32, 32, 36))
     size = THUMBNAIL // 2 - 2, THUMBNAIL // 3 - 2
-    for row, pair in enumerate(zip(frames, gray, strict=True)):
+    for row, pair in enumerate(frames):
         for column, one in enumerate(pair):
             small = Image.fromarray(to_bytes(one)).resize(size, Image.Resampling.LANCZOS)
             sheet.paste(small, (column * (size[0] + 4), row * (size[1] + 3)))
@@ -181,6 +188,48 @@ def made_scene(height: int) -> dict[str, Floats]:
         "metres": distance * rays[..., 2],
     }  # fmt: skip
     return {name: values.astype(np.float32) for name, values in scene.items()}
+
+
+def corner(height: int) -> tuple[Floats, Floats]:
+    """The corner of a tiled room, seen with 60 degrees: picture (H, 4/3 H, 3) and metres."""
+    width = height * 4 // 3
+    rays = np.mgrid[:height, :width][::-1] + 0.5 - np.array([width, height])[:, None, None] / 2
+    focal = width / 2 / np.tan(np.radians(30))
+    down, right = np.radians([25, 35])
+    tilt = [[1, 0, 0], [0, np.cos(down), np.sin(down)], [0, -np.sin(down), np.cos(down)]]
+    turn = [[np.cos(right), 0, np.sin(right)], [0, 1, 0], [-np.sin(right), 0, np.cos(right)]]
+    rays = np.stack([*rays / focal, np.ones((height, width))], -1) @ (np.array(turn) @ tilt).T
+    walls = np.array([2.5, 1.6, 3.5]) / np.maximum(rays, 1e-6)
+    metres, side = walls.min(-1), walls.argmin(-1)
+    tiles = np.floor(rays * metres[..., None] / 0.5 + 1e-3).sum(-1) % 2
+    base = np.array([[0.75, 0.6, 0.5], [0.55, 0.45, 0.35], [0.6, 0.65, 0.75]])
+    return (base[side] * (0.8 + 0.2 * tiles)[..., None]).astype(np.float32), metres.astype("f4")
+
+
+def from_above(points: Floats, colours: Floats) -> NDArray[np.uint8]:
+    """Points (H, W, 3) in OpenCV axes on a square plan, the camera below its middle."""
+    plan = np.full((PANEL, PANEL, 3), 32, np.uint8)
+    flat = points.reshape(-1, 3)
+    scale = 0.9 * PANEL / max(float(flat[:, 2].max()), 2 * float(np.abs(flat[:, 0]).max()))
+    rows = np.rint(PANEL - 1 - flat[:, 2] * scale).astype(int).clip(0, PANEL - 1)
+    columns = np.rint(PANEL / 2 + flat[:, 0] * scale).astype(int).clip(0, PANEL - 1)
+    plan[rows, columns] = to_bytes(colours).reshape(-1, 3)
+    return plan
+
+
+def camera_sheet() -> list[tuple[str, NDArray[np.uint8]]]:
+    """A corner seen by a camera that is not known: its plan with the usual values and as found."""
+    picture, metres = corner(480)
+    depth = ((metres - metres.min()) / np.ptp(metres)).astype(np.float32)
+    found = estimate_camera(depth)
+    assert found.fov_degrees is not None
+    plans = []
+    for fov, (near, far) in ((50.0, (1.0, 5.0)), (found.fov_degrees, found.near_far)):
+        points = unproject(depth, fov_degrees=fov, near=near, far=far)
+        plan = from_above(points[:240], picture[:240])  # the walls, not the floor
+        plans.append(np.pad(plan, ((0, 0), (40, 40), (0, 0)), constant_values=32))
+    captions = "picture", "usual values, from above", "as found, from above"
+    return list(zip(captions, [to_bytes(picture), *plans], strict=True))
 
 
 def highlight(normals: Floats) -> Floats:
@@ -343,6 +392,13 @@ def main() -> None:
         ("the linear values, as they are", to_bytes(scene["albedo"])),
         ("roughness, the same in both", colours["roughness"]),
     ]
+    sheets["camera"] = camera_sheet()
+    clip = pan(marigold, rgb)
+    sheets["video"] = [
+        (f"{which} frame{what}", to_bytes(picture))
+        for which, pair in zip(("first", "last"), clip[::2], strict=True)
+        for what, picture in zip(("", ", depth"), pair, strict=True)
+    ]
     sheets |= metric_sheets(scene)
     folder = ROOT / "web" / "docs" / "images"
     folder.mkdir(parents=True, exist_ok=True)
@@ -368,7 +424,7 @@ def main() -> None:
         "Photo to parallax video": halves(
             *(to_bytes(from_the_side(depth_map, rgb, turn, fill=True)) for turn in (-7, 7))
         ),
-        "Depth of a clip": film(marigold, rgb),
+        "Depth of a clip": film(clip),
     }
     for name, picture in thumbnails.items():
         file = ROOT / "example_workflows" / f"{name}.jpg"

@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from ..marigold_core import Cancelled, CheckpointError, MarigoldError
 from ..marigold_core.memory import OutOfMemory
+from .camera_from_depth import CameraFromDepth
 from .camera_path import CameraPath
 from .colorize_depth import ColorizeDepth
 from .combine_depth import CombineDepth
@@ -30,6 +31,7 @@ from .normals_from_depth import NormalsFromDepth
 from .save_depth import SaveDepth
 from .save_intrinsics import SaveIntrinsics
 from .save_normals import SaveNormals
+from .video_depth import VideoDepth
 
 NODES: list[type[io.ComfyNode]] = [
     LoadMarigold,
@@ -39,12 +41,14 @@ NODES: list[type[io.ComfyNode]] = [
     ColorizeDepth,
     DepthToMesh,
     DepthToPoints,
+    CameraFromDepth,
     CameraPath,
     SaveDepth,
     LoadDepth,
     DepthFromImage,
     DepthFromGeometry,
     CombineDepth,
+    VideoDepth,
     EstimatePanorama,
     EstimateNormals,
     EnsembleNormals,

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..marigold_core import DepthMap, MarigoldError, Mesh
 from ..marigold_core.geometry.mesh import Y_UP
 from ..marigold_core.geometry.points import FAR, FOV_DEGREES, MAX_VERTICES, NEAR, intrinsics
-from .saved_workflow import saved_workflow
+from .saved_files import saved_workflow
 from .sockets import CATEGORY, Depth, DepthBatch, File3D, Geometry, file_3d, schema
 from .tensors import full, pictures
 
@@ -35,7 +35,7 @@ FIELD_OF_VIEW = io.Float.Input(
     max=170.0,
     step=0.5,
     tooltip="The camera's, in degrees across the longer side. 50 is a phone at 1x or a 39 mm lens "
-    "on 35 mm film.",
+    "on 35 mm film. Camera from Depth finds it.",
 )
 NEAR_DISTANCE = io.Float.Input(
     "near",

@@ -12,6 +12,7 @@ from .run_progress import RunProgress, interruptible
 from .sockets import CATEGORY, Model, PicturePredictions, Predictions, schema
 from .tensors import image_of, masks, pictures
 
+IMAGE = io.Image.Input("image", tooltip="One image or a batch; alpha is ignored.")
 STEPS = io.Int.Input(
     "steps",
     default=0,
@@ -39,6 +40,11 @@ SEED = io.Int.Input(
 )
 
 
+def predictions_input(tooltip: str) -> io.Int.Input:
+    """How many predictions are made; what becomes of them differs from node to node."""
+    return io.Int.Input("predictions", default=1, min=1, max=64, tooltip=tooltip)
+
+
 class EstimateDepth(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -51,15 +57,11 @@ class EstimateDepth(io.ComfyNode):
             search_aliases=["marigold", "depth", "depth map", "monocular depth"],
             inputs=[
                 Model.Input("model", tooltip="From Load Marigold."),
-                io.Image.Input("image", tooltip="One image or a batch; alpha is ignored."),
+                IMAGE,
                 STEPS,
-                io.Int.Input(
-                    "predictions",
-                    default=1,
-                    min=1,
-                    max=64,
-                    tooltip="Predictions per image. Ensemble Depth merges several (5 to 10) into a "
-                    "better map and measures its uncertainty.",
+                predictions_input(
+                    "Predictions per image. Ensemble Depth merges several (5 to 10) into a "
+                    "better map and measures its uncertainty."
                 ),
                 RESOLUTION,
                 SEED,

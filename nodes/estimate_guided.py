@@ -13,7 +13,7 @@ from ..marigold_core import KnownDepths
 from ..marigold_core.metric.guided import guided_depth
 from ..marigold_core.metric.report import fit_report
 from .depth_from_image import INVERT_MASK, MASK
-from .estimate_depth import RESOLUTION, SEED
+from .estimate_depth import RESOLUTION, SEED, predictions_input
 from .known_depths import only
 from .managed_model import RESERVED_MEMBERS, ManagedModel
 from .metric_depth import REPORT, one_of
@@ -44,13 +44,7 @@ class EstimateGuidedDepth(io.ComfyNode):
                     tooltip="Denoising steps, each about three times as long as a plain one. 0: "
                     "50, as published; its authors take 10 on a CPU.",
                 ),
-                io.Int.Input(
-                    "predictions",
-                    default=1,
-                    min=1,
-                    max=64,
-                    tooltip="Merged by their median; several give an uncertainty.",
-                ),
+                predictions_input("Merged by their median; several give an uncertainty."),
                 RESOLUTION,
                 SEED,
                 io.Boolean.Input(

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from .depth_from_image import INVERT_MASK, MASK
-from .estimate_depth import RESOLUTION, SEED, STEPS, estimate
+from .estimate_depth import IMAGE, RESOLUTION, SEED, STEPS, estimate, predictions_input
 from .managed_model import ManagedModel
 from .sockets import CATEGORY, Model, NormalPredictions, schema
 from .tensors import image_of
@@ -24,15 +24,11 @@ class EstimateNormals(io.ComfyNode):
             search_aliases=["marigold", "normals", "normal map", "surface normals"],
             inputs=[
                 Model.Input("model", tooltip="From Load Marigold, with a checkpoint for normals."),
-                io.Image.Input("image", tooltip="One image or a batch; alpha is ignored."),
+                IMAGE,
                 STEPS,
-                io.Int.Input(
-                    "predictions",
-                    default=1,
-                    min=1,
-                    max=64,
-                    tooltip="Predictions per image. Ensemble Normals merges several (5 to 10) into "
-                    "a better map and measures its uncertainty.",
+                predictions_input(
+                    "Predictions per image. Ensemble Normals merges several (5 to 10) into "
+                    "a better map and measures its uncertainty."
                 ),
                 RESOLUTION,
                 SEED,

@@ -6,9 +6,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..marigold_core import panorama_depth
-from ..marigold_core.panorama import view_side
+from ..marigold_core.panorama import VIEWS, view_side
 from .ensemble import UNCERTAINTY_SCALE, uncertainty_picture
-from .estimate_depth import RESOLUTION, SEED, STEPS
+from .estimate_depth import RESOLUTION, SEED, STEPS, predictions_input
 from .managed_model import ManagedModel
 from .run_progress import RunProgress, interruptible
 from .sockets import CATEGORY, Depth, Model, schema
@@ -32,12 +32,8 @@ class EstimatePanorama(io.ComfyNode):
                     tooltip="An equirectangular panorama, twice as wide as high, or a batch.",
                 ),
                 STEPS,
-                io.Int.Input(
-                    "predictions",
-                    default=1,
-                    min=1,
-                    max=64,
-                    tooltip="Predictions for each of the six views: more are better and slower.",
+                predictions_input(
+                    "Predictions for each of the six views: more are better and slower."
                 ),
                 RESOLUTION,
                 SEED,
@@ -69,7 +65,7 @@ class EstimatePanorama(io.ComfyNode):
     ) -> io.NodeOutput:
         images = pictures(image)
         side = view_side(images[0].shape[1])
-        marigold = model.load(side, side, resolution or None, predictions)
+        marigold = model.load(side, side, resolution or None, VIEWS * predictions)
         progress = RunProgress(len(images))
         depths = []
         for progress.picture, picture in enumerate(images):

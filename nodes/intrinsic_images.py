@@ -7,7 +7,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from .depth_from_image import INVERT_MASK, MASK
-from .estimate_depth import RESOLUTION, SEED, STEPS, estimate
+from .estimate_depth import IMAGE, RESOLUTION, SEED, STEPS, estimate, predictions_input
 from .managed_model import ManagedModel
 from .sockets import CATEGORY, Intrinsics, IntrinsicsBatch, Model, schema
 from .tensors import image_of
@@ -37,15 +37,10 @@ class EstimateIntrinsics(io.ComfyNode):
                     tooltip="From Load Marigold, with a checkpoint for intrinsic images: "
                     "iid-appearance or iid-lighting.",
                 ),
-                io.Image.Input("image", tooltip="One image or a batch; alpha is ignored."),
+                IMAGE,
                 STEPS,
-                io.Int.Input(
-                    "predictions",
-                    default=1,
-                    min=1,
-                    max=64,
-                    tooltip="Predictions per image, merged into one result; more are better and "
-                    "slower.",
+                predictions_input(
+                    "Predictions per image, merged into one result; more are better and slower."
                 ),
                 io.Combo.Input(
                     "reduction",

@@ -45,7 +45,7 @@ class EnterKnownDepths(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "file",
-                    options=[NO_FILE, *files()],
+                    options=[NO_FILE, *input_files(SUFFIXES)],
                     default=NO_FILE,
                     tooltip="Known points from the input folder: a table of x, y, metres (.csv, "
                     ".txt), a sparse depth picture (.png, .tif, .exr, .npy; 0 is unknown) or a "
@@ -224,8 +224,8 @@ def with_points(picture: NDArray[np.float32], known: KnownDepths) -> NDArray[np.
     return shown
 
 
-def files() -> list[str]:
-    """What known depths are read from, relative to the input folder."""
+def input_files(suffixes: tuple[str, ...]) -> list[str]:
+    """The files with such names, relative to the input folder."""
     folder = Path(folder_paths.get_input_directory())
-    paths = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES]
+    paths = [path for path in folder.rglob("*") if path.suffix.lower() in suffixes]
     return [path.relative_to(folder).as_posix() for path in sorted(paths)][:MOST_FILES]

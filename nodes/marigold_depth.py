@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 
 from .ensemble import UNCERTAINTY_SCALE
-from .estimate_depth import RESOLUTION, SEED, STEPS
+from .estimate_depth import RESOLUTION, SEED, STEPS, predictions_input
 from .load_marigold import LoadMarigold
 from .model_folders import choices
 from .normalize_depth import MODE_TOOLTIP, MODES, NEAR_IS_WHITE, OPTIONS
@@ -40,13 +40,7 @@ class MarigoldDepth(io.ComfyNode):
                     tooltip="nano is bundled and for trying out; v1-1 is the published checkpoint "
                     "(5 GB, downloaded when the node first runs). See Load Marigold.",
                 ),
-                io.Int.Input(
-                    "predictions",
-                    default=1,
-                    min=1,
-                    max=64,
-                    tooltip="Merged into one map: more are better and slower.",
-                ),
+                predictions_input("Merged into one map: more are better and slower."),
                 io.Combo.Input(
                     "mode", options=list(MODES), default="min-max", tooltip=MODE_TOOLTIP
                 ),

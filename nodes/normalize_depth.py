@@ -172,7 +172,8 @@ def arguments_of(mode: dict[str, Any]) -> dict[str, Any]:
         return {"mode": name, "percentiles": (mode["low_percentile"], mode["high_percentile"])}
     if name == "fixed":
         near, far = mode["near_value"], mode["far_value"]
-        # ComfyUI gives `validate_inputs` no input of a dynamic combo's option.
+        # ComfyUI gives the inputs of a dynamic combo's option only to a `validate_inputs` with
+        # **kwargs, and then drops its own checks of all other inputs.
         if near == far:
             raise MarigoldError(
                 f"near_value and far_value are both {near:g}, so there is no range between them; "

@@ -5,7 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..marigold_core import DepthMap, NormalMap
-from ..marigold_core.geometry.points import FAR, FOV_DEGREES, NEAR
+from ..marigold_core.geometry.points import NEAR
+from .depth_to_mesh import FAR_DISTANCE, FIELD_OF_VIEW, in_order
 from .ensemble_normals import CONVENTION, CONVENTIONS
 from .sockets import CATEGORY, Depth, DepthBatch, Normals, schema
 from .tensors import image_of, same_size
@@ -23,15 +24,7 @@ class NormalsFromDepth(io.ComfyNode):
             search_aliases=["marigold", "depth to normal", "normal map", "controlnet normal"],
             inputs=[
                 Depth.Input("depth", tooltip="A depth map, or a batch of them."),
-                io.Float.Input(
-                    "field_of_view",
-                    default=FOV_DEGREES,
-                    min=1.0,
-                    max=170.0,
-                    step=0.5,
-                    tooltip="The camera's, in degrees across the longer side. 50 is a phone at 1x "
-                    "or a 39 mm lens on 35 mm film.",
-                ),
+                FIELD_OF_VIEW,
                 io.Float.Input(
                     "near",
                     default=NEAR,
@@ -42,15 +35,7 @@ class NormalsFromDepth(io.ComfyNode):
                     "it: near and far decide how steep the surfaces are. Ignored for depth in "
                     "metres.",
                 ),
-                io.Float.Input(
-                    "far",
-                    default=FAR,
-                    min=0.001,
-                    max=100000.0,
-                    step=0.1,
-                    tooltip="Distance of the farthest depth (1), greater than near. Ignored for "
-                    "depth in metres.",
-                ),
+                FAR_DISTANCE,
                 CONVENTION,
             ],
             outputs=[
@@ -67,10 +52,7 @@ class NormalsFromDepth(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, near: float | None, far: float | None) -> bool | str:
-        # None: connected, so not known before the run.
-        if near is not None and far is not None and not near < far:
-            return f"far ({far:g}) must be greater than near ({near:g})."
-        return True
+        return in_order(near, far)
 
     @classmethod
     def execute(

@@ -10,7 +10,7 @@ from comfy_api.latest import io, ui
 from numpy.typing import NDArray
 
 from ..marigold_core import colorize
-from .saved_workflow import saved_workflow
+from .saved_files import prefix_input, saved_workflow
 from .sockets import CATEGORY, Depth, DepthBatch, schema
 from .tensors import image_of, in_unit_range
 
@@ -37,12 +37,7 @@ class SaveDepth(io.ComfyNode):
                     tooltip="EXR, TIFF and NPY keep 32-bit floats unchanged. PNG holds 0 to 1, or "
                     "metres as millimetres up to 65 m. PNG and EXR contain the workflow.",
                 ),
-                io.String.Input(
-                    "filename_prefix",
-                    default="depth/Marigold",
-                    tooltip="Folder and name inside ComfyUI's output folder. %year%, %month%, "
-                    "%day%, %width% and %height% are replaced.",
-                ),
+                prefix_input("depth/Marigold"),
             ],
             outputs=[],
         )

@@ -9,7 +9,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..marigold_core import IntrinsicImages
-from .saved_workflow import saved_workflow
+from .saved_files import prefix_input, saved_workflow
 from .sockets import CATEGORY, Intrinsics, IntrinsicsBatch, schema
 from .tensors import image_of
 
@@ -50,12 +50,7 @@ class SaveIntrinsics(io.ComfyNode):
                     "NPY, as programs expect. Roughness and metallicity are data, the same in "
                     "all.",
                 ),
-                io.String.Input(
-                    "filename_prefix",
-                    default="intrinsic/Marigold",
-                    tooltip="Folder and name inside ComfyUI's output folder. %year%, %month%, "
-                    "%day%, %width% and %height% are replaced.",
-                ),
+                prefix_input("intrinsic/Marigold"),
             ],
             outputs=[],
         )

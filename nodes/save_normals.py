@@ -8,7 +8,7 @@ import folder_paths
 from comfy_api.latest import io, ui
 
 from .ensemble_normals import CONVENTION, CONVENTIONS
-from .saved_workflow import saved_workflow
+from .saved_files import prefix_input, saved_workflow
 from .sockets import CATEGORY, Normals, NormalsBatch, schema
 from .tensors import image_of
 
@@ -36,12 +36,7 @@ class SaveNormals(io.ComfyNode):
                     "themselves, -1 to 1, as 32-bit floats. PNG and EXR contain the workflow.",
                 ),
                 CONVENTION,
-                io.String.Input(
-                    "filename_prefix",
-                    default="normals/Marigold",
-                    tooltip="Folder and name inside ComfyUI's output folder. %year%, %month%, "
-                    "%day%, %width% and %height% are replaced.",
-                ),
+                prefix_input("normals/Marigold"),
             ],
             outputs=[],
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -40,30 +41,48 @@ def align_sequence(
     if count == 1 or not scale_invariant:
         return wrap(maps.clone())
     used = torch.ones_like(maps, dtype=torch.bool) if mask is None else as_mask(mask, maps, count)
-    aligned = maps.clone()
-    previous = 0
-    constant, cuts = torch.zeros(count, dtype=torch.bool), torch.zeros(count, dtype=torch.bool)
-    for k in range(count):
-        shared = used[k] & used[previous]
-        x = maps[k][shared]
-        if not maps[k][used[k]].isfinite().all():
-            raise MarigoldError(f"Frame {k + 1} holds NaN or infinity; leave it out or mask it.")
-        if not len(x):
-            raise MarigoldError(f"Frames {previous + 1} and {k + 1} share no pixel in the mask.")
-        scale, shift, correlation = fit(x, aligned[previous][shared], shift_invariant)
-        aligned[k] = maps[k] * scale + shift
-        constant[k] = shift_invariant and bool(x.std(correction=0) <= CONSTANT * x.mean().abs())
-        cuts[k] = correlation <= 0
-        if not constant[k]:
-            previous = k
-    strange = named(constant, "are constant") + named(cuts, "do not continue the one before")
-    warn(strange, "Frame")
+    aligned = torch.empty_like(maps)
+    for k, frame in enumerate(follow(zip(maps, used, strict=True), shift_invariant)):
+        aligned[k] = frame
     # One frame after the other: a long clip is in memory twice already.
     ends = torch.stack(
         [torch.stack(frame[seen].aminmax()) for frame, seen in zip(aligned, used, strict=True)]
     )
     low = ends[:, 0].min() if shift_invariant else torch.zeros_like(ends[0, 0])
     return wrap(aligned.sub_(low).div_((ends[:, 1].max() - low).clamp(min=1e-6)))
+
+
+@torch.no_grad()
+def follow(
+    frames: Iterable[tuple[Tensor, Tensor]], shift_invariant: bool = True
+) -> Iterator[Tensor]:
+    """Each frame in turn, aligned to its predecessor, in the units of the first one.
+
+    frames: float32 (h, w), and bool (h, w), True = used, of each. They are taken one by one and
+    only the last reference is kept, so that a clip of any length takes the memory of two frames.
+    Constant frames, cuts, warnings and errors as in `align_sequence`.
+    """
+    before: tuple[Tensor, Tensor] | None = None  # the reference, aligned, and its mask
+    previous = 0
+    constant, cuts = [], []
+    for k, (frame, used) in enumerate(frames):
+        if not frame[used].isfinite().all():
+            raise MarigoldError(f"Frame {k + 1} holds NaN or infinity; leave it out or mask it.")
+        reference, seen = (frame, used) if before is None else before
+        shared = used & seen
+        x = frame[shared]
+        if not len(x):
+            raise MarigoldError(f"Frames {previous + 1} and {k + 1} share no pixel in the mask.")
+        scale, shift, correlation = fit(x, reference[shared], shift_invariant)
+        aligned = frame * scale + shift
+        constant.append(shift_invariant and bool(x.std(correction=0) <= CONSTANT * x.mean().abs()))
+        cuts.append(correlation <= 0)
+        if before is None or not constant[k]:
+            previous, before = k, (aligned, used)
+        yield aligned
+    strange = named(torch.tensor(constant), "are constant")
+    strange += named(torch.tensor(cuts), "do not continue the one before")
+    warn(strange, "Frame", stacklevel=6)  # where `align_sequence` was called
 
 
 def fit(x: Tensor, y: Tensor, shift_invariant: bool) -> tuple[float, float, float]:

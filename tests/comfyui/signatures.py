@@ -15,14 +15,19 @@ USED = {
     ],
     "comfy.model_patcher": ["ModelPatcher"],
     "comfy.utils": ["ProgressBar", "ProgressBar.update_absolute"],
-    "comfy_api.latest": ["Types.MESH", "ComfyExtension.get_node_list"],
+    "comfy_api.latest": [
+        "Types.MESH", "ComfyExtension.get_node_list", "InputImpl.VideoFromFile",
+        "InputImpl.VideoFromFile.get_stream_source",
+        "InputImpl.VideoFromFile.get_frame_count", "InputImpl.VideoFromFile.get_frame_rate",
+    ],
     "comfy_api.latest.io": [
         "Custom", "NodeOutput", "Schema", "Boolean.Input", "Combo.Input", "Float.Input",
         "Int.Input", "String.Input", "Image.Input", "Image.Output", "Mask.Input", "Mask.Output",
         "Mesh.Output", "String.Output", "Float.Output",
-        "Load3DCamera.Input", "Load3DCamera.Output", "DynamicCombo.Input", "DynamicCombo.Option",
+        "Load3DCamera.Input", "Load3DCamera.Output", "Video.Input", "Video.Output",
+        "DynamicCombo.Input", "DynamicCombo.Option",
     ],
-    "comfy_api.latest.ui": ["PreviewImage"],
+    "comfy_api.latest.ui": ["PreviewImage", "PreviewVideo", "SavedResult"],
     "comfy_execution.graph_utils": [
         "GraphBuilder", "GraphBuilder.node", "GraphBuilder.finalize", "ExecutionBlocker",
     ],

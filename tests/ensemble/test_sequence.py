@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
 from depth_maps import affine, noisy, seed, truth
 
-from marigold_core.ensemble.sequence import align_sequence, fit
+from marigold_core.ensemble.sequence import align_sequence, fit, follow
 from marigold_core.errors import EnsembleWarning, MarigoldError
 
 torch.set_num_threads(1)
@@ -46,6 +48,25 @@ def test_a_moving_object_does_not_pull_the_still_ground():
     assert aligned.std(0)[still].mean() < 0.01
     ground = aligned[:, still].mean(1)
     assert (ground[-1] - ground[0]).abs() < 0.01
+
+
+def test_frames_that_follow_one_another_need_no_clip_in_memory():
+    """Frame by frame, with two in memory, as all at once."""
+    clip = jittered(truth(24, 32) + 0.02 * torch.randn(30, 24, 32, generator=seed(2)))
+    held: list[int] = []
+
+    def frames():
+        alive: list[weakref.ref[torch.Tensor]] = []
+        for frame in clip:
+            one = frame.clone()
+            alive = [other for other in alive if other() is not None] + [weakref.ref(one)]
+            held.append(len(alive))
+            yield one, torch.ones_like(one, dtype=torch.bool)
+
+    followed = torch.stack(list(follow(frames())))
+    assert max(held) <= 2
+    low, high = followed.aminmax()
+    torch.testing.assert_close((followed - low) / (high - low), align_sequence(clip))
 
 
 def test_a_clip_of_exact_affine_frames_becomes_one_picture():

@@ -13,6 +13,8 @@ import torch
 NOT_HERE = {("LoadMarigold", "checkpoint"), ("LoadMarigold", "vae"), ("Depth", "checkpoint")}
 # What these run on is made by test_family_nodes.py, which tries their options.
 OTHER_CHECKPOINTS = ("IntrinsicImages",)
+# PyAV comes with ComfyUI; tests/comfyui/test_video_graphs.py tries these.
+VIDEO = ("VideoDepth",)
 
 
 @pytest.fixture
@@ -51,7 +53,7 @@ def combos(nodes):
     for name, node in nodes.items():
         for one in node.GET_SCHEMA().inputs:
             options = one.options.get("options") or [o.key for o in getattr(one, "choices", [])]
-            if (name, one.id) not in NOT_HERE and name not in OTHER_CHECKPOINTS:
+            if (name, one.id) not in NOT_HERE and name not in OTHER_CHECKPOINTS + VIDEO:
                 yield from ((name, one.id, option) for option in options)
 
 

@@ -14,8 +14,8 @@ EXPECTED = {
     "LoadMarigold", "EstimateDepth", "Ensemble", "Normalize", "DepthFromImage", "DepthToMesh",
     "SaveDepth", "LoadDepth", "DepthFromGeometry", "CombineDepth", "EstimatePanorama",
     "Colorize", "Depth", "EstimateNormals", "EnsembleNormals", "NormalsFromDepth", "SaveNormals",
-    "IntrinsicImages", "DepthToPoints", "CameraPath", "KnownDepths", "MetricDepth",
-    "EstimateGuidedDepth",
+    "IntrinsicImages", "SaveIntrinsicImages", "DepthToPoints", "CameraPath", "KnownDepths",
+    "MetricDepth", "EstimateGuidedDepth", "VideoDepth", "CameraFromDepth",
 }  # fmt: skip
 
 
@@ -99,6 +99,8 @@ def test_an_older_core_without_search_aliases_keeps_the_pack(nodes):
     assert "search_aliases" not in io.Schema.__dataclass_fields__  # as on 0.8.0
 
 
-@pytest.mark.parametrize("name", ["SaveDepth", "DepthToMesh", "DepthToPoints", "SaveNormals"])
+@pytest.mark.parametrize(
+    "name", ["SaveDepth", "DepthToMesh", "DepthToPoints", "SaveNormals", "VideoDepth"]
+)
 def test_nodes_that_write_files_run_without_a_wire_behind_them(nodes, name):
     assert nodes[name].GET_SCHEMA().is_output_node

@@ -20,4 +20,19 @@ class Types:
     MESH = MESH
 
 
-__all__ = ["ComfyExtension", "Types", "io", "ui"]
+class VideoFromFile:
+    def __init__(self, file, *, start_time=0, duration=0):
+        self.file = file
+
+    def get_stream_source(self): ...
+
+    def get_frame_count(self): ...
+
+    def get_frame_rate(self): ...
+
+
+class InputImpl:
+    VideoFromFile = VideoFromFile
+
+
+__all__ = ["ComfyExtension", "InputImpl", "Types", "io", "ui"]

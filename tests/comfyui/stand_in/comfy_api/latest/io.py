@@ -5,6 +5,12 @@ from enum import Enum
 from typing import Any
 
 
+class FolderType(str, Enum):
+    input = "input"
+    output = "output"
+    temp = "temp"
+
+
 class Hidden(str, Enum):
     unique_id = "UNIQUE_ID"
     prompt = "PROMPT"
@@ -58,6 +64,7 @@ def Custom(io_type: str) -> Any:
 
 Image, Mask, Mesh = Custom("IMAGE"), Custom("MASK"), Custom("MESH")
 Load3DCamera = Custom("LOAD3D_CAMERA")
+Video = Custom("VIDEO")
 
 
 def _declared(inputs: list[Any]) -> dict[str, Any]:
