@@ -41,14 +41,14 @@ def state() -> str:
     return environment.environment_state(part("backend.engine_session").environment_folder())
 
 
-def page_buttons():
+def page_buttons(columns=(0.4, 0.6, 0.85), **scan):
     window, area = page()
     region = region_of(area, "WINDOW")
-    return (yield from buttons(window, area, region, columns=(0.4, 0.6, 0.85)))
+    return (yield from buttons(window, area, region, columns=columns, **scan))
 
 
-def press_on_page(button: str):
-    places = yield from page_buttons()
+def press_on_page(button: str, **scan):
+    places = yield from page_buttons(**scan)
     yield from click(page()[0], *place(places, button))
 
 
@@ -85,7 +85,7 @@ def crossed_out():
     yield 3.0
     yield from shot("making")
     if setup().running:
-        yield from press_on_page("marigold.cancel_setup")
+        yield from press_on_page("marigold.cancel_setup", columns=(0.965,), until="cancel_setup")
         yield from wait(lambda: not setup().running, 5)
     check("crossed_out", not setup().running, setup().message)
     yield from shot("crossed_out")
