@@ -93,9 +93,9 @@ def crossed_out():
 
 def made():
     yield from press_on_page("marigold.make_environment")
-    yield from wait(lambda: setup().task is None or setup().task.stage == "install", 200)
+    yield from wait(lambda: setup().task is None or setup().task.stage == "install", 400)
     yield from shot("installing")
-    yield from wait(lambda: not setup().running, 500)
+    yield from wait(lambda: not setup().running, 1500)  # gigabytes, where the wheels are CUDA's
     check(
         "made",
         state() == "ready" and setup().state == "done",
