@@ -1,8 +1,8 @@
 """Renders of depth meshes of photographs, measured; `test_views.py` runs these and has the limits.
 
-`views.json` in the folder is a list of {name, picture, depth, near, far}: a picture file, a .npy
-file with depth in [0, 1], and the distances of 0 and 1. Each scenario writes its numbers into
-`measured.json`, by name.
+`views.json` in the folder is a list of {name, picture, depth, near, far, degrees}: a picture file,
+a .npy file with depth in [0, 1], the distances of 0 and 1, and how far to orbit. Each scenario
+writes its numbers into `measured.json`, by name, and leaves its renders in the folder.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ import bpy
 import numpy as np
 from addon_in_blender import depth_mesh, part, scenario
 from mathutils import Matrix
-
-ORBIT_DEGREES = 15.0
 
 
 @scenario
@@ -63,9 +61,9 @@ def _matched_views(folder: Path) -> None:
 
 @scenario
 def holes_after_an_orbit(folder: Path, python: str) -> None:
-    """Pixels without a surface after an orbit by 15 degrees to each side, around the point at the
-    median distance on the camera's axis, where the untorn mesh has one: of the torn mesh, and of
-    the mesh with its background layer."""
+    """Pixels without a surface after an orbit to each side, around the point at the median distance
+    on the camera's axis, where the untorn mesh has one: of the torn mesh, and of the mesh with its
+    background layer."""
     scene = bpy.context.scene
     scene.render.engine = "CYCLES"
     scene.cycles.samples, scene.cycles.use_denoising = 1, False
@@ -84,7 +82,7 @@ def holes_after_an_orbit(folder: Path, python: str) -> None:
                 obj = _mesh(folder, view, background=background)
                 part("mesh.shape_inputs").set_inputs(obj, **inputs)
                 camera = scene.camera
-                turn = Matrix.Rotation(np.radians(side * ORBIT_DEGREES), 4, "Y")
+                turn = Matrix.Rotation(np.radians(side * view["degrees"]), 4, "Y")
                 there, back = (Matrix.Translation((0, 0, s * pivot)) for s in (-1, 1))
                 camera.matrix_basis = there @ turn @ back
                 path = folder / f"{view['name']}_{name}_{side + 1}.png"
