@@ -111,12 +111,15 @@ def main() -> None:
     columns = ("data", "depth", "relief estimated", "its error", "of 5", "angle estimated",
                "its error", "of 50°")  # fmt: skip
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
-    of_relief = np.median(reliefs, axis=0) if reliefs else [math.nan] * 2
-    of_angle = np.mean(angles, axis=0) if angles else [math.nan] * 2
+    of_relief = " | "
+    if reliefs:
+        of_relief = " | ".join(f"{error:.2f}" for error in np.median(reliefs, axis=0))
+    of_angle = " | "
+    if angles:
+        of_angle = " | ".join(f"{error:.1f}°" for error in np.mean(angles, axis=0))
     print(
         f"| {name} | {arguments.checkpoint or 'true'} | {len(reliefs)} of {count} |"
-        f" {of_relief[0]:.2f} | {of_relief[1]:.2f} | {len(angles)} of {count} |"
-        f" {of_angle[0]:.1f}° | {of_angle[1]:.1f}° |"
+        f" {of_relief} | {len(angles)} of {count} | {of_angle} |"
     )
     print(f"\n{np.median(seconds):.2f} s each")
 

@@ -150,14 +150,14 @@ def test_the_example_from_the_side(blender, archive, tmp_path):
     views(tmp_path, ("example",), nano=True, source=example, degrees=30)
     numbers = left_after_an_orbit(blender, archive, tmp_path)
     if "ORBIT_PICTURE" in os.environ:
-        orbit_picture(tmp_path).save(os.environ["ORBIT_PICTURE"], quality=88)
+        orbit_picture(tmp_path).save(os.environ["ORBIT_PICTURE"], quality=85)
     assert numbers["example, true"]["left"] <= 0.1
 
 
 def orbit_picture(folder: Path) -> Image.Image:
     """Two rows, with true depth and with nano's: the picture, the torn mesh after the orbit, and
     the mesh with its background layer."""
-    grey, size = (70, 70, 70, 255), (480, 360)
+    grey, size = (70, 70, 70, 255), (400, 300)
     rows = Image.new("RGB", (3 * size[0], 2 * size[1]))
     for down, kind in enumerate(("true", "nano")):
         files = [f"example, {kind}_{mesh}_2.png" for mesh in ("torn", "filled")]
