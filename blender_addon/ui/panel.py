@@ -17,6 +17,7 @@ from .operators.background import Activity, rendering, run
 from .operators.dataset import NAMES, copy_dataset_settings
 from .operators.depth_mesh import draw_settings
 from .operators.points import DISTANCE, FLOOR, LENGTH
+from .operators.sequence import CLIP_NOTE
 from .operators.shape import depth_mesh_of
 from .run_settings import MESH_NAMES, QUALITIES, RELIGHTABLE, RUN_NAMES, name_of
 
@@ -73,6 +74,8 @@ class MARIGOLD_PT_picture(MarigoldPanel, bpy.types.Panel):
             ("marigold.sequence", "Sequence..."),
         ):
             row.operator(operator, text=text)
+        if settings.surface == RELIGHTABLE:
+            draw_message(layout, iface(CLIP_NOTE), context, "INFO")
         if run.error:
             draw_message(layout.box(), run.error, context, "ERROR")
 

@@ -73,6 +73,18 @@ def a_scene_with_unsaved_changes_becomes_a_training_set(folder: Path, python: st
 
 
 @scenario
+def a_training_set_with_its_intrinsic_images(folder: Path, python: str) -> None:
+    furnish()
+    target = folder / "set"
+    settings = dict(directory=str(target), count=1, passes=True, **QUICK)
+    assert bpy.ops.marigold.render_dataset(**settings) == {"FINISHED"}
+    (sample,) = complete(target, 1)
+    for kind in ("albedo", "roughness", "metallicity", "shading"):
+        assert (target / sample[kind]).stat().st_size > 0, kind
+    assert "other settings" in refused(**dict(settings, count=2, passes=False))
+
+
+@scenario
 def a_cancelled_set_is_continued(folder: Path, python: str) -> None:
     furnish()
     target = folder / "set"

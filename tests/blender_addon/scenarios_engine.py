@@ -195,6 +195,18 @@ def a_mesh_goes_into_the_scene_where_it_was_started(folder: Path, python: str) -
 
 
 @scenario
+def the_example_can_be_run_again(folder: Path, python: str) -> None:
+    use_engine(python)
+    example = str(part("backend.engine_session").EXAMPLE)
+    assert bpy.ops.marigold.depth_mesh(filepath=example) == {"FINISHED"}
+    settings = bpy.context.scene.marigold
+    assert settings.picture == example
+    settings.quality = "DRAFT"
+    again = dict(filepath=settings.picture, update=True)  # as the button does
+    assert bpy.ops.marigold.depth_mesh(**again) == {"FINISHED"} and len(meshes()) == 1
+
+
+@scenario
 def qualities_and_the_engines_python(folder: Path, python: str) -> None:
     settings = bpy.context.scene.marigold
     chosen = bpy.context.preferences.addons[ADDON].preferences

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import bpy
@@ -148,3 +149,10 @@ def guided_by_the_points_and_estimated_again(folder: Path, python: str) -> None:
     assert depth_mesh(folder, seed=4, **quick) == obj
     errors = [where(obj, p.at).length / p.distance - 1 for p in known.points if not p.left_out]
     assert np.median(np.abs(errors)) < 0.25, errors
+    # It has the surface of the sidebar too.
+    maps = folder / "maps"
+    maps.mkdir()
+    shutil.copy(folder / "picture.png", maps / "albedo.png")
+    relit = dict(surface="RELIGHTABLE", surface_folder=str(maps))
+    assert bpy.ops.marigold.guided(num_inference_steps=1, **relit) == {"FINISHED"}
+    assert part("mesh.picture_material").shown(obj.active_material) == "Relightable"

@@ -94,6 +94,12 @@ class DatasetSettings:
         " current one",
         default=False,
     )
+    passes: bpy.props.BoolProperty(
+        name="Intrinsic Images",
+        description="Write the albedo, roughness, metallicity, shading and residual of each sample"
+        " too, to train a checkpoint for intrinsic images",
+        default=False,
+    )
     seed: bpy.props.IntProperty(
         name="Seed", description="The same seed gives the same samples", default=0, min=0
     )
@@ -162,7 +168,7 @@ class MARIGOLD_OT_render_dataset(BackgroundOperator, DatasetSettings, bpy.types.
     def _options(self) -> dict[str, object]:
         lenses = sorted((self.focal_shortest, self.focal_longest))
         direct = ("count", "size", "samples", "light_jitter", "exposure_jitter", "random_frames",
-                  "seed", "processes")  # fmt: skip
+                  "passes", "seed", "processes")  # fmt: skip
         # One core is left free, so that this Blender stays usable.
         threads = max(1, ((os.cpu_count() or 1) - 1) // self.processes)
         values = {name: getattr(self, name) for name in direct}

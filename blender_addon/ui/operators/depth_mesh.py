@@ -14,7 +14,7 @@ from mathutils import Vector
 
 from ...backend.engine_parts import NOTHING, KnownDepths, MarigoldError, estimate_camera
 from ...backend.engine_process import Job
-from ...backend.engine_session import submit
+from ...backend.engine_session import EXAMPLE, submit
 from ...mesh.calibration import placed
 from ...mesh.depth_file import read_depth_file
 from ...mesh.depth_object import (
@@ -47,7 +47,14 @@ from ..run_settings import (
 from .background import EngineRun, Work
 from .points import fit_and_report
 from .shape import look_through_camera
-from .surface import folder_maps, picture_request, surface_checkpoints, surface_maps, surface_note
+from .surface import (
+    folder_maps,
+    picture_request,
+    surface_after_depth,
+    surface_checkpoints,
+    surface_maps,
+    surface_note,
+)
 
 EYE_HEIGHT = 1.6
 
@@ -97,6 +104,8 @@ class MARIGOLD_OT_depth_mesh(EngineRun, ShapeSettings, bpy.types.Operator):
     def work(self, context: bpy.types.Context) -> Work:
         place = Place.of(context)
         image = self._image()
+        if self._path() == str(EXAMPLE):  # to be run again, with other settings
+            context.scene.marigold.picture = self.filepath
         given = folder_maps(self)  # before the model runs, as it may fail
         if self.depth_filepath:
             path = bpy.path.abspath(self.depth_filepath)
@@ -124,11 +133,7 @@ class MARIGOLD_OT_depth_mesh(EngineRun, ShapeSettings, bpy.types.Operator):
         shape_group()  # its hundreds of nodes are made while the model runs, not after
         yield job
         _, image = self._again(old_name, name)
-        try:
-            maps = yield from surface_maps(self, image, self._path(), given)
-        except MarigoldError as error:  # the depth is there, and may have taken long
-            maps = None
-            self.report({"WARNING"}, f"{error} The mesh shows the picture.")
+        maps = yield from surface_after_depth(self, image, self._path(), given)
         old, image = self._again(old_name, name)
         made = mesh_of_job(context, self, object_name(name), job, image, place, old=old, maps=maps)
         made[SOURCES] = (self._path() if self.filepath else "", "")

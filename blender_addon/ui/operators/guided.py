@@ -17,6 +17,7 @@ from .background import EngineRun, Work
 from .depth_mesh import Place, mesh_of_job, submit_image
 from .points import fit_and_report
 from .shape import depth_mesh_of, has_shape
+from .surface import folder_maps, surface_after_depth, surface_checkpoints, surface_note
 
 
 class MARIGOLD_OT_guided(EngineRun, ShapeSettings, bpy.types.Operator):
@@ -45,15 +46,22 @@ class MARIGOLD_OT_guided(EngineRun, ShapeSettings, bpy.types.Operator):
         if image is None:
             raise MarigoldError("This mesh has no picture to run the model on.")
         known, path = known_depths(obj), obj.get(SOURCES, ("", ""))[0]
+        given = folder_maps(self)  # before the model runs, as it may fail
         job = submit_image(image, path, self, known)
         name, image_name = obj.name, image.name
         yield job
+        image = bpy.data.images.get(image_name)
+        maps = yield from surface_after_depth(self, image, path, given)
         obj = bpy.data.objects.get(name)
         if shape_modifier(obj) is None:
             raise MarigoldError("The depth mesh is gone or baked since its depth was estimated.")
-        mesh_of_job(context, self, name, job, bpy.data.images.get(image_name), place, old=obj)
+        image = bpy.data.images.get(image_name)
+        mesh_of_job(context, self, name, job, image, place, old=obj, maps=maps)
         clear_fit(obj.marigold_known)
-        return fit_and_report(obj)
+        return " ".join(filter(None, (fit_and_report(obj), surface_note(maps))))
+
+    def steps(self) -> int:
+        return 1 + len(surface_checkpoints(self))
 
 
 CLASSES = (MARIGOLD_OT_guided,)

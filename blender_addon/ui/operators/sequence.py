@@ -21,6 +21,7 @@ from ...mesh.picture import SUFFIXES
 from ...mesh.shape_inputs import set_inputs
 from ..run_settings import (
     MESH_NAMES,
+    RELIGHTABLE,
     RUN_NAMES,
     SHAPE_NAMES,
     ShapeSettings,
@@ -32,6 +33,8 @@ from .depth_mesh import Place, draw_settings, finish
 
 # The range of a new file; one that the user set stays.
 NEW_FILE_FRAMES = (1, 250)
+# The maps would be of one frame.
+CLIP_NOTE = "A clip (Sequence) shows the picture, not a relightable surface"
 INVARIANCES = ("scale_invariant", "shift_invariant")
 
 
@@ -121,6 +124,7 @@ class MARIGOLD_OT_sequence(EngineRun, ShapeSettings, bpy.types.Operator):
         if (scene.frame_start, scene.frame_end) == NEW_FILE_FRAMES:
             scene.frame_end = len(paths)
             scene.frame_set(1)
+        return CLIP_NOTE if self.surface == RELIGHTABLE else ""
 
 
 CLASSES = (MARIGOLD_OT_sequence,)

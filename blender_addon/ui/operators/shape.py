@@ -27,6 +27,7 @@ from ...mesh.picture_material import (
     views,
 )
 from ...mesh.shape_inputs import get_input, has_input, shape_modifier
+from ...mesh.thinning import thinned
 from ..poll_messages import refuse
 
 PREVIEW_PIXELS = 256
@@ -112,11 +113,24 @@ class MARIGOLD_OT_camera(bpy.types.Operator):
 
 
 class MARIGOLD_OT_bake(bpy.types.Operator):
-    """Turn the live mesh into plain geometry, as it is now, without its sliders"""
+    """Turn the live mesh into plain geometry, as it is now, without its sliders. Faces, in the
+    panel of the last operation, makes it lighter"""
 
     bl_idname = "marigold.bake"
     bl_label = "Bake"
     bl_options = {"REGISTER", "UNDO"}
+
+    faces: bpy.props.FloatProperty(
+        name="Faces",
+        description="Share of the faces to keep. Outlines, tears and steep edges stay as they are,"
+        " so that a mesh with many of them keeps more",
+        default=100.0,
+        min=1.0,
+        max=100.0,
+        subtype="PERCENTAGE",
+        precision=0,
+        options={"SKIP_SAVE"},
+    )
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -142,6 +156,9 @@ class MARIGOLD_OT_bake(bpy.types.Operator):
         )
         for other in behind:
             other.show_viewport = True
+        if self.faces < 100:
+            whole, baked = baked, thinned(obj, baked, self.faces / 100)
+            bpy.data.meshes.remove(whole)
         live, name = obj.data, obj.data.name
         obj.modifiers.remove(modifier)
         obj.data = baked

@@ -9,6 +9,7 @@ from typing import Any
 
 import bpy
 
+from ...backend.engine_parts import MarigoldError
 from ...backend.engine_process import Job
 from ...backend.engine_session import preferences, submit
 from ...mesh.picture import image_pixels, mask_pixels
@@ -75,6 +76,18 @@ def surface_maps(
         yield job
         arrays |= job.arrays
     return surface_maps_of_arrays(arrays)
+
+
+def surface_after_depth(
+    operator: Any, image: bpy.types.Image | None, path: str, given: SurfaceMaps | None
+) -> Generator[Job, None, SurfaceMaps | None]:
+    """As `surface_maps`, with a warning of the operator in place of an error: the depth is there,
+    and may have taken long."""
+    try:
+        return (yield from surface_maps(operator, image, path, given))
+    except MarigoldError as error:
+        operator.report({"WARNING"}, f"{error} The mesh shows the picture.")
+        return None
 
 
 def surface_note(maps: SurfaceMaps | None) -> str:
