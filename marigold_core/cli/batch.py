@@ -5,17 +5,21 @@ from __future__ import annotations
 import argparse
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from ..errors import MarigoldError
+from ..errors import MarigoldError, printable
 from ..images import PICTURE_SUFFIXES
+from ..progress import timed
 from .outputs import Outputs
-from .reporting import FAILED, NOTHING_DONE, complain, count, say
+from .reporting import FAILED, NOTHING_DONE, complain, count, say, stages
 
 # What the commands append to a picture's name; a later run over the same folder skips them.
 OUTPUT_ENDINGS = (
@@ -79,6 +83,10 @@ def plan(
     return [BatchItem(file, output / name) for file, name in names.items()]
 
 
+# Writes the outputs; returns each file with a note to print behind it.
+Save = Callable[[], dict[Path, str]]
+
+
 def run(
     items: Sequence[BatchItem],
     arguments: argparse.Namespace,
@@ -86,14 +94,16 @@ def run(
     *,
     files: Callable[[BatchItem], Iterable[Path]],
     load: Callable[[], Any],
-    one: Callable[[Any, BatchItem], Iterable[Path]],
+    read: Callable[[BatchItem], Any],
+    estimate: Callable[[Any, BatchItem, Any, dict[str, float]], Save],
 ) -> int:
     """Process pictures; the exit status. One that fails is reported, and the others continue.
 
     Of several processes (see `share`) each does its own pictures of `items`.
     files: what a picture's run may write, all of which `outputs` must allow; with --skip-existing,
     pictures that have all of them are left out. load: the engine, called once and only if a picture
-    is left; its dtype is recorded. one: processes a picture and returns the files that it wrote.
+    is left; its dtype is recorded. read: what `estimate` gets of a picture, beside the engine, the
+    item, and the seconds of each stage, to add to. See `overlapped` for their threads.
     """
 
     items = share(items)
@@ -111,12 +121,34 @@ def run(
         return 0
     engine = load()
     dtype = str(engine.dtype).removeprefix("torch.")
+
+    def timed_read(item: BatchItem) -> tuple[Any, dict[str, float]]:
+        seconds: dict[str, float] = {}
+        with timed(seconds, "read"):
+            return read(item), seconds
+
+    def timed_estimate(
+        item: BatchItem, was_read: tuple[Any, dict[str, float]]
+    ) -> Callable[[], None]:
+        picture, seconds = was_read
+        return partial(finish, item, estimate(engine, item, picture, seconds), seconds)
+
+    def finish(item: BatchItem, save: Save, seconds: dict[str, float]) -> None:
+        with timed(seconds, "save"):
+            written = save()
+        outputs.note(written, item.source, dtype=dtype)
+        listed = "".join(f"\n  {printable(file)}{note}" for file, note in written.items())
+        say(f"{printable(item.source)}: {stages(seconds)}{listed}")
+
     several = len(waiting) > 1
+    done = overlapped(waiting, timed_read, timed_estimate)
     # disable=None: bars belong on a terminal, not in a log.
-    with tqdm(waiting, unit="picture", leave=False, disable=None if several else True) as bar:
-        for item in bar:
+    with tqdm(
+        done, total=len(waiting), unit="picture", leave=False, disable=None if several else True
+    ) as bar:
+        for item, work in bar:
             try:
-                outputs.note(one(engine, item), item.source, dtype=dtype)
+                work.result()
             except Exception as error:
                 if arguments.debug:
                     raise
@@ -127,6 +159,41 @@ def run(
     if failed == len(items):
         return NOTHING_DONE
     return FAILED if failed else 0
+
+
+def overlapped(
+    items: Sequence[BatchItem],
+    read: Callable[[BatchItem], Any],
+    estimate: Callable[[BatchItem, Any], Callable[[], None]],
+) -> Iterator[tuple[BatchItem, Future[None]]]:
+    """Do read(item), then estimate(item, ...), then what that returned, for each item; yield each
+    in order with its end, to wait for, which raises what any of the three raised.
+
+    While one is estimated, in the caller's thread, the next is read and the last is finished, each
+    in a thread of its own. So the device does not wait for the disk, and three pictures are held at
+    most, however many there are. When the caller is interrupted, a file being written is completed.
+    """
+    last: tuple[BatchItem, Future[None]] | None = None
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        following: Future[Any] | None = reader.submit(read, items[0])
+        for item, after in zip_longest(items, items[1:]):
+            assert following is not None
+            reading = following
+            following = reader.submit(read, after) if after else None
+            try:
+                finish = estimate(item, reading.result())
+            except Exception as error:
+                finish = partial(_fail, error)
+            if last is not None:
+                yield last
+            last = item, writer.submit(finish)
+            del reading, finish  # they hold the picture
+        if last is not None:
+            yield last
+
+
+def _fail(error: Exception) -> None:
+    raise error
 
 
 def share(items: Sequence[BatchItem]) -> Sequence[BatchItem]:

@@ -14,13 +14,14 @@ from ..depth import DepthMap, read_depth
 from ..depth_files import write_picture
 from ..errors import MarigoldError, printable
 from ..images import read_mask, read_samples, unit_range
+from ..metric.report import fit_report
 from ..options import Options
 from ..progress import timed
 from . import metres
-from .batch import BatchItem, plan, run
+from .batch import BatchItem, Save, plan, run
 from .comparison import mean_relative_error, side_by_side
 from .outputs import Outputs
-from .reporting import readable_size, say, stages, steps
+from .reporting import readable_size, say, steps
 
 if TYPE_CHECKING:
     from ..checkpoints.inspection import CheckpointInfo
@@ -64,12 +65,41 @@ def estimate_depth(arguments: argparse.Namespace) -> int:
     def files(item: BatchItem) -> Iterator[Path]:
         return (file for _, file in _outputs(item, arguments, item.source in truths))
 
-    def one(marigold: Marigold, item: BatchItem) -> Iterator[Path]:
-        _estimate_one(marigold, item, mask, truths.get(item.source), arguments)
-        return files(item)
+    def read_one(item: BatchItem) -> tuple[Any, Any]:
+        image = read_samples(item.source)
+        if not metres.is_asked(arguments):
+            return image, None
+        return image, metres.read_known(item.source, image.shape[:2], arguments)
+
+    def estimate(
+        marigold: Marigold, item: BatchItem, was_read: tuple[Any, Any], seconds: dict[str, float]
+    ) -> Save:
+        image, known = was_read
+        name = item.source.name
+        depth_map = predict(marigold, image, name, mask, arguments)
+        seconds |= depth_map.seconds
+        depth = _as_asked(depth_map, arguments)
+        facts: list[str] = []
+        if known is not None:
+            options = options_of(arguments)
+            with timed(seconds, "metres"):
+                depth = metres.in_metres(
+                    marigold, image, name, depth_map, known, options, arguments.guided
+                )
+            facts = fit_report(depth, known)
+
+        def save() -> dict[Path, str]:
+            files = _save(item, image, depth_map, depth, truths.get(item.source), arguments)
+            last = next(reversed(files))
+            files[last] += "".join(f"\n  {fact}" for fact in facts)
+            return files
+
+        return save
 
     outputs = Outputs(filter(None, read), arguments.overwrite)
-    return run(items, arguments, outputs, files=files, load=load_depth, one=one)
+    return run(
+        items, arguments, outputs, files=files, load=load_depth, read=read_one, estimate=estimate
+    )
 
 
 def list_checkpoints() -> int:
@@ -228,46 +258,30 @@ def predict(
         return marigold(image, options_of(arguments), mask=mask, callback=step_done)
 
 
-def _estimate_one(
-    marigold: Marigold,
+def _save(
     item: BatchItem,
-    mask: Any,
+    image: Any,
+    depth_map: DepthMap,
+    depth: DepthMap,
     truth: DepthMap | None,
     arguments: argparse.Namespace,
-) -> None:
-    seconds: dict[str, float] = {}
-    with timed(seconds, "read"):
-        image = read_samples(item.source)
-        known = None
-        if metres.is_asked(arguments):
-            known = metres.read_known(item.source, image.shape[:2], arguments)
-    depth_map = predict(marigold, image, item.source.name, mask, arguments)
-    seconds |= depth_map.seconds
-    files = []
-    depth = _as_asked(depth_map, arguments)
-    if known is not None:
-        name = item.source.name
-        options = options_of(arguments)
-        with timed(seconds, "metres"):
-            depth = metres.in_metres(
-                marigold, image, name, depth_map, known, options, arguments.guided
-            )
-    with timed(seconds, "save"):
-        for kind, file in _outputs(item, arguments, truth is not None):
-            note = ""
-            if kind == "color":
-                shown = depth_map if known is None else depth.normalize(mode="percentile")
-                shown.save(file, colormap=arguments.colormap)
-            elif kind == "uncertainty":
-                scale = depth.save_uncertainty(file)
-                note = f" (white = {scale:.3g})" if file.suffix == ".png" else ""
-            elif kind == "compared" and truth is not None:
-                error = _compare(file, unit_range(image), depth_map, truth)
-                note = f" (AbsRel {error:.3f} after the best scale and shift)"
-            else:
-                depth.save(file)
-            files.append(f"\n  {printable(file)}{note}")
-    say(f"{printable(item.source)}: {stages(seconds)}" + "".join(files))
+) -> dict[Path, str]:
+    """Write a picture's outputs; depth: as asked for, in metres perhaps. Each file with a note."""
+    files = {}
+    for kind, file in _outputs(item, arguments, truth is not None):
+        files[file] = ""
+        if kind == "color":
+            shown = depth_map if depth.fit is None else depth.normalize(mode="percentile")
+            shown.save(file, colormap=arguments.colormap)
+        elif kind == "uncertainty":
+            scale = depth.save_uncertainty(file)
+            files[file] = f" (white = {scale:.3g})" if file.suffix == ".png" else ""
+        elif kind == "compared" and truth is not None:
+            error = _compare(file, unit_range(image), depth_map, truth)
+            files[file] = f" (AbsRel {error:.3f} after the best scale and shift)"
+        else:
+            depth.save(file)
+    return files
 
 
 def _compare(file: Path, image: Any, depth_map: DepthMap, truth: DepthMap) -> float:

@@ -1,4 +1,4 @@
-"""Metres on the command line: the options of what is known, and what the fit is reported as."""
+"""Metres on the command line: the options of what is known, and the fit."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from ..images import read_exif
 from ..metric.fit import fit_metric
 from ..metric.hint_files import read_known_depths
 from ..metric.hints import KnownDepths
-from ..metric.report import fit_report
 from ..options import Options
-from .reporting import say, steps
+from .reporting import steps
 
 if TYPE_CHECKING:
     from ..engine import Marigold
@@ -85,7 +84,7 @@ def in_metres(
     options: Options,
     guided: bool,
 ) -> DepthMap:
-    """The depth map in metres, reported; `guided` runs the sampling again under the points."""
+    """The depth map in metres; `guided` runs the sampling again under the points."""
     result = fit_metric(depth_map, known)
     if guided:
         from ..metric.guided import guided_depth
@@ -101,8 +100,6 @@ def in_metres(
                 mask=depth_map.mask,
                 callback=step_done,
             )
-    for line in fit_report(result, known):
-        say(f"  {line}")
     return result
 
 

@@ -20,6 +20,7 @@ from ..geometry.mesh import SUFFIXES, Mesh, mesh_files
 from ..geometry.points import FOV_DEGREES, FieldOfView, unproject
 from ..geometry.sphere import panorama_to_mesh
 from ..images import read_image, read_mask
+from ..metric.report import fit_report
 from ..progress import timed
 from . import metres
 from .commands import inputs, inverted, load, options_of, predict
@@ -168,6 +169,8 @@ def _picture_and_depth(
             depth_map = metres.in_metres(
                 marigold, image, picture.name, depth_map, known, options, arguments.guided
             )
+        for line in fit_report(depth_map, known):
+            say(f"  {line}")
     return image, depth_map, seconds
 
 

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..depth import DepthMap
-from ..errors import MarigoldError, printable
+from ..errors import MarigoldError
 from ..geometry.points import FAR, FOV_DEGREES, NEAR, depth_to_normals
 from ..images import read_image, read_mask
 from ..intrinsics import IntrinsicImages
+from ..normals import NormalMap
 from ..progress import timed
-from .batch import BatchItem, plan, run
+from .batch import BatchItem, Save, plan, run
 from .commands import check_exr, inputs, load, options_of, predict
 from .metres import fov_of
 from .outputs import Outputs
-from .reporting import say, stages
 
 if TYPE_CHECKING:
     from ..engine import Marigold
@@ -50,10 +51,9 @@ def estimate_normals(arguments: argparse.Namespace) -> int:
     def files(item: BatchItem) -> Iterator[Path]:
         return (named(item, f"_normals.{suffix}") for suffix in arguments.formats)
 
-    def one(marigold: Marigold, item: BatchItem) -> list[Path]:
-        seconds: dict[str, float] = {}
-        with timed(seconds, "read"):
-            image = read_image(item.source)
+    def estimate(
+        marigold: Marigold, item: BatchItem, image: Any, seconds: dict[str, float]
+    ) -> Save:
         result = predict(marigold, image, item.source.name, mask, arguments)
         seconds |= result.seconds
         note = ""
@@ -64,20 +64,24 @@ def estimate_normals(arguments: argparse.Namespace) -> int:
                     fov_degrees=fov.degrees, near=arguments.near, far=arguments.far
                 )
             note = f"\n  from its depth, for a field of view of {fov.degrees:.0f}° ({fov.source})"
-        written = []
-        with timed(seconds, "save"):
-            for file in files(item):
-                result.save(file, arguments.convention)
-                written.append(file)
-                if result.uncertainty is not None:
-                    beside = file.with_name(f"{file.stem}_uncertainty{file.suffix}")
-                    result.save_uncertainty(beside)
-                    written.append(beside)
-        report(item, seconds, written, note)
+        return partial(save, item, result, note)
+
+    def save(item: BatchItem, result: NormalMap, note: str) -> dict[Path, str]:
+        written = {}
+        for file in files(item):
+            result.save(file, arguments.convention)
+            written[file] = ""
+            if result.uncertainty is not None:
+                beside = file.with_name(f"{file.stem}_uncertainty{file.suffix}")
+                result.save_uncertainty(beside)
+                written[beside] = ""
+        written[file] = note
         return written
 
     items, outputs, mask = planned(arguments)
-    return run(items, arguments, outputs, files=files, load=loaded, one=one)
+    return run(
+        items, arguments, outputs, files=files, load=loaded, read=read_one, estimate=estimate
+    )
 
 
 def estimate_intrinsics(arguments: argparse.Namespace) -> int:
@@ -95,25 +99,30 @@ def estimate_intrinsics(arguments: argparse.Namespace) -> int:
                 if arguments.ensemble > 1:
                     yield named(item, f"_{name}_uncertainty.{suffix}")
 
-    def one(marigold: Marigold, item: BatchItem) -> list[Path]:
-        seconds: dict[str, float] = {}
-        with timed(seconds, "read"):
-            image = read_image(item.source)
+    def estimate(
+        marigold: Marigold, item: BatchItem, image: Any, seconds: dict[str, float]
+    ) -> Save:
         images: IntrinsicImages = predict(marigold, image, item.source.name, mask, arguments)
         seconds |= images.seconds
-        with timed(seconds, "save"):
-            for suffix in arguments.formats:
-                if suffix == "exr":
-                    images.save(named(item, "_intrinsics.exr"), arguments.space or "linear")
-                    continue
-                for name in images.maps:
-                    images.save_map(name, named(item, f"_{name}.{suffix}"), arguments.space)
-                    if images.uncertainty is not None:
-                        images.save_uncertainty(name, named(item, f"_{name}_uncertainty.{suffix}"))
-        report(item, seconds, list(files(item)))
-        return list(files(item))
+        return partial(save, item, images)
 
-    return run(items, arguments, outputs, files=files, load=lambda: load(arguments), one=one)
+    def save(item: BatchItem, images: IntrinsicImages) -> dict[Path, str]:
+        for suffix in arguments.formats:
+            if suffix == "exr":
+                images.save(named(item, "_intrinsics.exr"), arguments.space or "linear")
+                continue
+            for name in images.maps:
+                images.save_map(name, named(item, f"_{name}.{suffix}"), arguments.space)
+                if images.uncertainty is not None:
+                    images.save_uncertainty(name, named(item, f"_{name}_uncertainty.{suffix}"))
+        return dict.fromkeys(files(item), "")
+
+    def loaded() -> Marigold:
+        return load(arguments)
+
+    return run(
+        items, arguments, outputs, files=files, load=loaded, read=read_one, estimate=estimate
+    )
 
 
 def planned(arguments: argparse.Namespace) -> tuple[list[BatchItem], Outputs, object]:
@@ -147,10 +156,9 @@ def names_of_maps(arguments: argparse.Namespace) -> list[str]:
     return [one.name for one in info.maps]
 
 
+def read_one(item: BatchItem) -> Any:
+    return read_image(item.source)
+
+
 def named(item: BatchItem, ending: str) -> Path:
     return item.target.with_name(item.target.name + ending)
-
-
-def report(item: BatchItem, seconds: dict[str, float], written: list[Path], note: str = "") -> None:
-    listed = "".join(f"\n  {printable(file)}" for file in written)
-    say(f"{printable(item.source)}: {stages(seconds)}{note}{listed}")
