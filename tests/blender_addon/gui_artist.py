@@ -133,7 +133,7 @@ def move_sliders():
     print(*sorted(name[:60] for name in places), sep="; ")
     before = shape_of(obj)
     inputs = part("mesh.shape_inputs")
-    for name, text in (("Near", "1.5"), ("Far", "4"), ("Tear Ratio", "1.02")):
+    for name, text in (("Near", "1.5"), ("Far", "4"), ("Tear Ratio", "1.005")):
         _, prop, path = inputs.holder(inputs.shape_modifier(obj), name)
         at = place(places, path.split(".", 1)[-1] if prop == "value" else prop)
         yield from fill_in(window, at, text)
