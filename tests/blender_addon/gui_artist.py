@@ -128,7 +128,7 @@ def move_sliders():
     )
     yield 1.0
     yield from shot("11_from_the_side")
-    # Each step draws the mesh again, in software: one column, through the numbers.
+    # One column, through the numbers.
     places = yield from sidebar_buttons(columns=(0.6, 0.2), step=10)
     print(*sorted(name[:60] for name in places), sep="; ")
     before = shape_of(obj)

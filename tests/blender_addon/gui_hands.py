@@ -194,7 +194,14 @@ def place(places: dict, part_of_name: str):
 def sidebar_buttons(**scan):
     window = main_window()
     area = area_of(window, "VIEW_3D")
-    return (yield from buttons(window, area, region_of(area, "UI"), **scan))
+    kinds = {obj: obj.display_type for obj in depth_meshes()}
+    for obj in kinds:
+        obj.display_type = "BOUNDS"  # each step draws the viewport again, in software
+    places = yield from buttons(window, area, region_of(area, "UI"), **scan)
+    for obj, kind in kinds.items():
+        obj.display_type = kind
+    yield STEP
+    return places
 
 
 def depth_meshes() -> list:
