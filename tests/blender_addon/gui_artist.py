@@ -149,8 +149,11 @@ def move_sliders():
     check("slider_dragged", shape_of(obj) != before, [before, shape_of(obj)])
     yield from shot("13_dragged")
     yield from click(window, *place(places, "view='Depth'"))
-    yield 1.5
+    yield 15.0  # the viewport's shaders are compiled, in software
+    shading = area_of(window, "VIEW_3D").spaces.active.shading
+    check("depth_view_is_seen", shading.type == "MATERIAL", shading.type)
     yield from shot("14_depth_view")
+    shading.type = "SOLID"
 
 
 def grey_button():

@@ -157,6 +157,24 @@ def the_background_is_behind_and_gives_way(folder: Path, python: str) -> None:
     assert {shown(slot.material) for slot in obj.material_slots} == {"Depth"}
 
 
+@scenario
+def the_depth_is_seen_in_a_solid_viewport(folder: Path, python: str) -> None:
+    """Solid shading draws the picture, whichever output of the material is active."""
+    depth_mesh(folder)
+    window = bpy.context.window_manager.windows[0]
+    area = next(area for area in window.screen.areas if area.type == "VIEW_3D")
+    shading = area.spaces.active.shading
+    for before, view, after in (
+        ("SOLID", "Unlit", "SOLID"),
+        ("SOLID", "Depth", "MATERIAL"),
+        ("WIREFRAME", "Lit", "WIREFRAME"),
+    ):
+        shading.type = before
+        with bpy.context.temp_override(window=window, area=area):
+            assert bpy.ops.marigold.show(view=view) == {"FINISHED"}
+        assert shading.type == after, (before, view, shading.type)
+
+
 def face_values(mesh: bpy.types.Mesh, name: str) -> np.ndarray:
     values = np.empty(len(mesh.polygons), dtype=np.float32)
     mesh.attributes[name].data.foreach_get("value", values)

@@ -89,6 +89,10 @@ class MARIGOLD_OT_show(bpy.types.Operator):
         for slot in obj.material_slots:
             if self.view in views(slot.material):
                 show(slot.material, self.view)
+        space = context.space_data
+        in_viewport = space is not None and space.type == "VIEW_3D"
+        if in_viewport and space.shading.type == "SOLID" and self.view != UNLIT_VIEW:
+            space.shading.type = "MATERIAL"  # Solid shows the picture, whatever the material does
         return {"FINISHED"}
 
 
