@@ -29,6 +29,7 @@ from marigold_core.geometry.points import (
     depth_to_normals,
     field_of_view,
 )
+from marigold_core.geometry.sphere import PANORAMA_FOV, sphere_lines, sphere_rays
 from marigold_core.metric.fit import MetricFit, fit_depth
 from marigold_core.metric.hints import KnownDepths
 
@@ -40,6 +41,7 @@ __all__ = [
     "KnownDepths",
     "NEAR",
     "NOTHING",
+    "PANORAMA_FOV",
     "PUBLISHED",
     "MarigoldError",
     "MetricFit",
@@ -57,4 +59,6 @@ __all__ = [
     "grid_stride",
     "grid_uvs",
     "sharpen_edges",
+    "sphere_lines",
+    "sphere_rays",
 ]

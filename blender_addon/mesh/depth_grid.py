@@ -19,6 +19,7 @@ from ..backend.engine_parts import (
     FAR,
     FOV_DEGREES,
     NEAR,
+    PANORAMA_FOV,
     MarigoldError,
     at_lines,
     background_layer,
@@ -28,6 +29,8 @@ from ..backend.engine_parts import (
     grid_stride,
     grid_uvs,
     sharpen_edges,
+    sphere_lines,
+    sphere_rays,
 )
 
 VERTEX_BUDGET = 1024 * 1024
@@ -87,13 +90,14 @@ class DepthGrid:
     centres of pixels.
 
     rays: (V, 3) float32, (x, y, -1) at a field of view of 90 degrees; at another, x and y times
-        the tangent of its half.
+        the tangent of its half. Of a panorama unit vectors, and its last column is its first.
     d: (V,) float32, depth, 0 = near and 1 = far; HOLE where the mask leaves a pixel out, which
         tears its faces.
     nearest, furthest: (Q,) float32, the extremes of d over the corners of each quad.
     cut: (Q,) bool, the quads that the background layer has instead; None without a layer.
     uvs: (V, 2) float32. uncertainty: (V,) float32 or None.
     size: (height, width) of the map; stride: how many of its pixels lie between two vertices.
+    panorama: the map is equirectangular, and depth the distance from its centre.
     """
 
     rows: int
@@ -108,15 +112,17 @@ class DepthGrid:
     uncertainty: NDArray[np.float32] | None
     cut: NDArray[np.bool_] | None
     background: Background | None
+    panorama: bool
 
     @property
     def tear_ratio(self) -> float:
         """`geometry.default_tear_ratio` of this grid at the default field of view."""
-        return default_tear_ratio(*self.size, FOV_DEGREES, self.stride)
+        fov = PANORAMA_FOV if self.panorama else FOV_DEGREES
+        return default_tear_ratio(*self.size, fov, self.stride)
 
     def positions(self) -> NDArray[np.float32]:
         """(V, 3) at the default distances and field of view, the camera at the origin."""
-        tangent = math.tan(math.radians(FOV_DEGREES / 2))
+        tangent = 1 if self.panorama else math.tan(math.radians(FOV_DEGREES / 2))
         z = np.where(self.d < HOLE / 2, NEAR + self.d * (FAR - NEAR), 1).astype(np.float32)
         return self.rays * np.array([tangent, tangent, 1], dtype=np.float32) * z[:, None]
 
@@ -139,13 +145,15 @@ def depth_grid(
     far: float = FAR,
     fov_degrees: float = FOV_DEGREES,
     background: bool = False,
+    panorama: bool = False,
 ) -> DepthGrid:
     """Depth (H, W), 0 = near and 1 = far -> DepthGrid of at most `max_vertices` vertices.
 
     uncertainty: (H, W). mask: (H, W) bool, True = use; pixels that are not finite or lie in front
     of depth 0 by so much that they would be behind the camera are left out as well. background:
     sharpen the depth edges at the distances `near` and `far`, guided by the `picture` (h, w, 3),
-    and add a background layer behind them, for the field of view `fov_degrees`.
+    and add a background layer behind them, for the field of view `fov_degrees`. panorama: the map
+    (H, 2 H) is equirectangular; it gets no background layer.
     Raises MarigoldError for other shapes, maps under 2x2 and masks that leave nothing.
     """
     depth = np.asarray(depth, dtype=np.float32)
@@ -166,21 +174,32 @@ def depth_grid(
         raise MarigoldError("The depth map has no usable pixel: all are masked or not finite.")
 
     rows, columns = grid_lines(height, width, max_vertices)
+    stride = grid_stride(len(rows), len(columns), height, width)
+    if panorama:
+        if not 1.9 <= width / height <= 2.1:
+            raise MarigoldError(
+                f"The picture is {width}x{height}; a panorama is twice as wide as high."
+            )
+        rows, columns, v, u = sphere_lines(height, width, max_vertices)
+        rays = (sphere_rays(v, u, height, width) * (1, -1, -1)).astype(np.float32)
+    else:
+        v = grid_coordinates(rows, height, border=True)
+        u = grid_coordinates(columns, width, border=True)
+        rays = np.full((len(rows), len(columns), 3), -1, dtype=np.float32)
+        rays[..., 0] = (u - width / 2) / (max(height, width) / 2)
+        rays[..., 1] = ((height / 2 - v) / (max(height, width) / 2))[:, None]
     lines = np.ix_(rows, columns)
     usable = usable[lines]
     d = np.where(usable, depth[lines], np.float32(HOLE))
-    stride = grid_stride(len(rows), len(columns), height, width)
+    if panorama:
+        for pole, known in ((d[0], usable[0]), (d[-1], usable[-1])):
+            pole[known] = pole[known].mean() if known.any() else HOLE
     cut = layer = None
-    if background:
+    if background and not panorama:
         ratio = default_tear_ratio(height, width, FOV_DEGREES, stride)
         colours = None if picture is None else at_lines(picture, rows, columns, height, width)
         d, cut, layer = _layered(d, usable, ratio, near, far, colours, fov_degrees)
 
-    v = grid_coordinates(rows, height, border=True)
-    u = grid_coordinates(columns, width, border=True)
-    rays = np.full((*d.shape, 3), -1, dtype=np.float32)
-    rays[..., 0] = (u - width / 2) / (max(height, width) / 2)
-    rays[..., 1] = ((height / 2 - v) / (max(height, width) / 2))[:, None]
     return DepthGrid(
         rows=len(rows),
         columns=len(columns),
@@ -198,6 +217,7 @@ def depth_grid(
         .ravel(),
         cut=cut,
         background=layer,
+        panorama=panorama,
     )
 
 

@@ -20,7 +20,7 @@ from .grid_mesh import grid_mesh
 from .matched_camera import matched_camera
 from .picture import background_image, image_pixels
 from .picture_material import picture_material, take_over
-from .shape_inputs import add_shape, get_input, set_inputs
+from .shape_inputs import add_shape, get_input, is_panorama, set_inputs
 
 # Custom properties of the object that later operators read.
 ROWS, COLUMNS, SIZE, SECONDS, SOURCES, TEAR_RATIO = (
@@ -46,6 +46,7 @@ class ShapeOptions:
     max_vertices: int = VERTEX_BUDGET
     camera: bool = True
     background: bool = True
+    panorama: bool = False
 
 
 def depth_object(
@@ -74,6 +75,7 @@ def depth_object(
         field_of_view=options.fov,
         flat_displacement=options.flat,
         solid=options.solid,
+        panorama=options.panorama,
         material=mesh.materials[0],
     )
     _describe(obj, grid)
@@ -98,7 +100,8 @@ def update_depth(
     keeps the sliders'. Raises MarigoldError; nothing is changed then."""
     started = time.perf_counter()
     near, far = span or (get_input(obj, "Near"), get_input(obj, "Far"))
-    options = replace(options, near=near, far=far, fov=get_input(obj, "Field of View"))
+    fov, panorama = get_input(obj, "Field of View"), is_panorama(obj)
+    options = replace(options, near=near, far=far, fov=fov, panorama=panorama)
     tear_ratio, own = get_input(obj, "Tear Ratio"), obj.get(TEAR_RATIO)
     grid, mesh = _grid_and_mesh(obj.name, depth, image, options, uncertainty, mask)
     before = obj.data
@@ -131,12 +134,13 @@ def _grid_and_mesh(
 ) -> tuple[DepthGrid, bpy.types.Mesh]:
     """The grid, and a mesh of it with the picture's material and the background's."""
     # Each frame of a clip has another background.
-    layered = options.background and (image is None or image.source != "SEQUENCE")
+    still = image is None or image.source != "SEQUENCE"
+    layered = options.background and still and not options.panorama
     grid = depth_grid(
         depth, uncertainty=uncertainty, mask=mask, max_vertices=options.max_vertices,
         picture=image_pixels(image) if layered and image is not None else None,
         near=options.near, far=options.far, fov_degrees=math.degrees(options.fov),
-        background=layered,
+        background=layered, panorama=options.panorama,
     )  # fmt: skip
     mesh = grid_mesh(name, grid)
     scale = _uncertainty_scale(grid)
@@ -174,6 +178,8 @@ def frame_scene(scene: bpy.types.Scene, camera: bpy.types.Object, size: tuple[in
     """Make `camera` the scene's, render in the proportions of a picture of (height, width), and in
     its colours: AgX, the view transform of a new file, would show white as grey."""
     scene.camera = camera
+    if camera.data.type == "PANO":
+        scene.render.engine = "CYCLES"  # the only one that sees all around
     if scene.view_settings.view_transform == "AgX":
         scene.view_settings.view_transform = "Standard"
     scene.render.resolution_y, scene.render.resolution_x = size

@@ -3,14 +3,15 @@
 
 `geometry.points` has its focal length in pixels and the principal point in the middle; on
 a sensor of 36 mm across the longer side that is a lens of f * 36 / max(width, height) =
-18 / tan(fov / 2) millimetres without a shift.
+18 / tan(fov / 2) millimetres without a shift. That of a panorama sees all around in
+Cycles; the viewport and the other engines show 90 degrees of it.
 """
 
 from __future__ import annotations
 
 import bpy
 
-from .shape_inputs import holder, shape_modifier
+from .shape_inputs import holder, is_panorama, shape_modifier
 
 SENSOR = 36.0
 
@@ -26,6 +27,12 @@ def matched_camera(obj: bpy.types.Object, collection: bpy.types.Collection) -> b
     camera = bpy.data.objects.new(data.name, data)
     collection.objects.link(camera)
     camera.parent = obj
+    if is_panorama(obj):
+        data.lens, data.type = SENSOR / 2, "PANO"
+        # From Blender 5.0 on of the camera itself.
+        owner = data if hasattr(data, "panorama_type") else data.cycles
+        owner.panorama_type = "EQUIRECTANGULAR"
+        return camera
     # fov is 0 once the mesh is deleted: the camera that stays is an ordinary one, not an error.
     lens, extent = f"{SENSOR / 2} / tan(fov / 2)", "2 * far * tan(fov / 2)"
     drive(data, "lens", f"{lens} if fov > 0 else 50", obj, fov="Field of View")

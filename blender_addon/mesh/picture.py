@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import bpy
+import imbuf
 import numpy as np
 
 from ..backend.engine_parts import MarigoldError, field_of_view
@@ -40,6 +41,19 @@ def load_picture(path: str, *, pack: bool) -> bpy.types.Image:
     if pack and image.packed_file is None:
         image.pack()
     return image
+
+
+def picture_size(path: str) -> tuple[int, int] | None:
+    """(width, height) of a picture's file; None where Blender cannot read it."""
+    try:
+        return tuple(imbuf.load(path).size) if Path(path).is_file() else None
+    except OSError:
+        return None
+
+
+def is_twice_as_wide(width: int, height: int) -> bool:
+    """As an equirectangular panorama is, but for rounding."""
+    return height > 1 and abs(width - 2 * height) <= 1
 
 
 def image_pixels(image: bpy.types.Image) -> np.ndarray:

@@ -65,6 +65,12 @@ def get_input(obj: bpy.types.Object, name: str) -> Any:
     return getattr(owner, prop) if prop == "value" else owner[prop[2:-2]]
 
 
+def is_panorama(obj: bpy.types.Object) -> bool:
+    """Whether `obj` is the live mesh of an equirectangular picture."""
+    modifier = shape_modifier(obj)
+    return modifier is not None and has_input(modifier, "Panorama") and get_input(obj, "Panorama")
+
+
 def set_inputs(obj: bpy.types.Object, **values: Any) -> None:
     modifier = shape_modifier(obj)
     if modifier is None:

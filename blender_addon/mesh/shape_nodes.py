@@ -4,6 +4,7 @@
     z = near + relief * d * (far - near)
     position = z * (tan(fov / 2) * ray.xy, -1)            perspective
     position = (far * tan(fov / 2) * ray.xy, -z)          flat displacement
+    position = z * ray                                    panorama
 
 A face is left out where the z of its furthest corner is more than `tear` times that of its
 nearest; the faces of the background layer are behind it. The model is not used, so every slider
@@ -38,7 +39,7 @@ from .node_builder import NodeBuilder, Socket
 
 GROUP = "Marigold Shape"
 # Raised with every change of the nodes: meshes of an older file keep the group they have.
-VERSION = 3
+VERSION = 4
 
 # Name, socket, default, least, greatest, what it does.
 FLOAT, BOOL, INT = "NodeSocketFloat", "NodeSocketBool", "NodeSocketInt"
@@ -73,8 +74,10 @@ INPUTS: tuple[tuple[str, str, Any, float | None, float | None, str, str], ...] =
     ("Material", "NodeSocketMaterial", None, None, None, "NONE", "Material of the mesh"),
     ("Rows", INT, 2, 2, None, "NONE", "Rows of the grid"),
     ("Columns", INT, 2, 2, None, "NONE", "Columns of the grid"),
+    ("Panorama", BOOL, False, None, None, "NONE", "The picture is equirectangular, and depth the"
+     " distance from its centre"),
 )  # fmt: skip
-HIDDEN = ("Rows", "Columns")
+HIDDEN = ("Rows", "Columns", "Panorama")
 
 
 def shape_group() -> bpy.types.NodeTree:
@@ -189,12 +192,18 @@ def _distance(nodes: NodeBuilder, given: Any, d: Socket) -> Socket:
 
 
 def _position(nodes: NodeBuilder, given: Any, z: Socket) -> Socket:
-    tangent = nodes.math("TANGENT", nodes.math("MULTIPLY", given["Field of View"], 0.5))
-    spread = nodes.switch("FLOAT", given["Flat Displacement"], z, given["Far"])
-    x, y, _ = nodes.xyz(nodes.attribute(RAY, "FLOAT_VECTOR"))
+    tangent = _tangent(nodes, given, 1.0)
+    flat = nodes.both(given["Flat Displacement"], nodes.opposite(given["Panorama"]))
+    spread = nodes.switch("FLOAT", flat, z, given["Far"])
+    x, y, ahead = nodes.xyz(nodes.attribute(RAY, "FLOAT_VECTOR"))
     spread_x = nodes.math("MULTIPLY", spread, nodes.math("MULTIPLY", x, tangent))
     spread_y = nodes.math("MULTIPLY", spread, nodes.math("MULTIPLY", y, tangent))
-    return nodes.vector(spread_x, spread_y, nodes.math("MULTIPLY", z, -1.0))
+    return nodes.vector(spread_x, spread_y, nodes.math("MULTIPLY", z, ahead))
+
+
+def _tangent(nodes: NodeBuilder, given: Any, of_panorama: float) -> Socket:
+    tangent = nodes.math("TANGENT", nodes.math("MULTIPLY", given["Field of View"], 0.5))
+    return nodes.switch("FLOAT", given["Panorama"], tangent, of_panorama)
 
 
 def _face_extremes(nodes: NodeBuilder, name: str) -> tuple[Socket, Socket]:
@@ -326,10 +335,10 @@ def _points(nodes: NodeBuilder, given: Any, surface: Socket) -> Socket:
     # A point cloud has no face corners, where a mesh has its texture coordinates.
     uv = nodes.attribute(UV_MAP, "FLOAT_VECTOR")
     surface = nodes.store(surface, UV_MAP, uv, "FLOAT2", "POINT")
-    tangent = nodes.math("TANGENT", nodes.math("MULTIPLY", given["Field of View"], 0.5))
     z = nodes.switch("FLOAT", given["Flat Displacement"], nodes.attribute(DISTANCE), given["Far"])
+    half = nodes.math("MULTIPLY", z, _tangent(nodes, given, math.pi))  # of what the camera sees
     longer = nodes.math("MAXIMUM", given["Rows"], given["Columns"])
-    pixel = nodes.math("DIVIDE", nodes.math("MULTIPLY", z, tangent), longer)
+    pixel = nodes.math("DIVIDE", half, longer)
     inputs = {
         "Mesh": surface,
         "Selection": nodes.opposite(nodes.above(nodes.attribute(BACKGROUND), 0.0)),

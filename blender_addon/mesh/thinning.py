@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .depth_object import SIZE
 from .grid_mesh import UV_MAP
-from .shape_inputs import get_input
+from .shape_inputs import get_input, is_panorama
 
 KEPT = "kept"
 
@@ -29,14 +29,16 @@ def thinned(obj: bpy.types.Object, mesh: bpy.types.Mesh, share: float) -> bpy.ty
     keep their places. Every vertex lies where the picture has its texture coordinates.
     """
     height, width = obj[SIZE]
+    around = is_panorama(obj)
     tangent = math.tan(get_input(obj, "Field of View") / 2)
-    focal = max(height, width) / 2 / tangent
+    focal = width / (2 * math.pi) if around else max(height, width) / 2 / tangent
     positions, corners = _positions(mesh), _corners(mesh)
+    distances = np.linalg.norm(positions, axis=1) if around else -positions[:, 2]
     uv = np.empty((len(corners), 2), dtype=np.float32)
     mesh.uv_layers[UV_MAP].uv.foreach_get("vector", uv.ravel())
     place = np.zeros((len(positions), 3))
     place[corners, :2] = uv * (width, height)
-    place[:, 2] = np.log(np.maximum(-positions[:, 2], 1e-6)) * focal
+    place[:, 2] = np.log(np.maximum(distances, 1e-6)) * focal
     free = np.ones(len(positions), dtype=bool)
     free[_at_borders(mesh)] = False
     free[_at_steps(mesh, place[:, 2], focal * math.log(get_input(obj, "Tear Ratio")))] = False
@@ -44,10 +46,15 @@ def thinned(obj: bpy.types.Object, mesh: bpy.types.Mesh, share: float) -> bpy.ty
     result = _decimated(mesh, place, free, share)
     place = _positions(result)
     pixels, z = place[:, :2], np.exp(place[:, 2] / focal)
-    spread = np.full_like(z, get_input(obj, "Far")) if get_input(obj, "Flat Displacement") else z
-    positions = np.empty_like(place)
-    positions[:, :2] = (pixels - (width / 2, height / 2)) / focal * spread[:, None]
-    positions[:, 2] = -z
+    angles = (pixels - (width / 2, height / 2)) / focal
+    if around:
+        level = np.cos(angles[:, 1])
+        rays = [level * np.sin(angles[:, 0]), np.sin(angles[:, 1]), -level * np.cos(angles[:, 0])]
+        positions = np.stack(rays, axis=1) * z[:, None]
+    else:
+        flat = get_input(obj, "Flat Displacement")
+        spread = angles * (get_input(obj, "Far") if flat else z[:, None])
+        positions = np.column_stack([spread, -z])
     result.vertices.foreach_set("co", positions.astype(np.float32).ravel())
     uv = (pixels / (width, height)).astype(np.float32)[_corners(result)]
     result.uv_layers[UV_MAP].uv.foreach_set("vector", uv.ravel())

@@ -12,7 +12,7 @@ from ..backend.engine_session import EXAMPLE, PACKAGE, engine_problem, preferenc
 from ..mesh.depth_grid import budget_in_words
 from ..mesh.depth_object import SECONDS, SOURCES
 from ..mesh.picture_material import shown, views
-from ..mesh.shape_inputs import has_input, holder, shape_modifier
+from ..mesh.shape_inputs import has_input, holder, is_panorama, shape_modifier
 from .operators.background import Activity, rendering, run
 from .operators.dataset import NAMES, copy_dataset_settings
 from .operators.depth_mesh import draw_settings
@@ -30,6 +30,9 @@ SLIDERS = (
     ("Points", "Point Size"),
     ("Solid", "Thickness"),
 )
+
+
+UNUSED_BY_PANORAMAS = ("Field of View", "Flat Displacement", "Background", "Reach")
 
 
 class MarigoldPanel:
@@ -52,9 +55,14 @@ class MARIGOLD_PT_picture(MarigoldPanel, bpy.types.Panel):
             row = layout.row(align=True)
             for key, _, _, _ in QUALITIES[:-1]:
                 row.prop_enum(settings, "quality", key)
-        layout.row(align=True).prop(settings, "surface", expand=True)
-        if settings.surface == RELIGHTABLE:
-            layout.prop(settings, "surface_folder")
+        if settings.twice_as_wide or settings.panorama or settings.depth_file:
+            layout.prop(settings, "panorama")
+        if settings.panorama:
+            draw_message(layout, iface("A panorama shows the picture"), context, "INFO")
+        else:
+            layout.row(align=True).prop(settings, "surface", expand=True)
+            if settings.surface == RELIGHTABLE:
+                layout.prop(settings, "surface_folder")
         if draw_progress(layout, run, "run"):
             return
         row = layout.row()
@@ -62,6 +70,7 @@ class MARIGOLD_PT_picture(MarigoldPanel, bpy.types.Panel):
         button = row.operator("marigold.depth_mesh", icon="OUTLINER_OB_LIGHTPROBE")
         button.filepath = settings.picture
         button.depth_filepath = settings.depth_file
+        button.panorama = settings.panorama
         button.update = True
         if not settings.picture and not settings.depth_file:
             button = layout.operator(
@@ -125,11 +134,12 @@ class MARIGOLD_PT_shape(MarigoldPanel, bpy.types.Panel):
         if modifier is None:
             layout.label(text="Baked: plain geometry", icon="MESH_DATA")
             return
+        unused = UNUSED_BY_PANORAMAS if is_panorama(obj) else ()
         for group in SLIDERS:
             column = layout.column(align=True)
             column.use_property_split = True
             for name in group:
-                if not has_input(modifier, name):
+                if not has_input(modifier, name) or name in unused:
                     continue
                 owner, prop, _ = holder(modifier, name)
                 column.prop(owner, prop, text=iface(name))
@@ -154,7 +164,8 @@ class MARIGOLD_PT_scale(MarigoldPanel, bpy.types.Panel):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        return shape_modifier(depth_mesh_of(context)) is not None
+        obj = depth_mesh_of(context)
+        return shape_modifier(obj) is not None and not is_panorama(obj)
 
     def draw(self, context: bpy.types.Context) -> None:
         layout, known = self.layout, depth_mesh_of(context).marigold_known
@@ -233,7 +244,7 @@ def _draw_update(layout: bpy.types.UILayout, obj: bpy.types.Object) -> None:
         row = layout.row()
         row.enabled = not run.running
         button = row.operator("marigold.depth_mesh", text="Estimate Again", icon="FILE_REFRESH")
-        button.filepath, button.update = picture, True
+        button.filepath, button.update, button.panorama = picture, True, is_panorama(obj)
 
 
 def draw_progress(layout: bpy.types.UILayout, activity: Activity, name: str) -> bool:

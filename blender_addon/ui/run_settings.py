@@ -21,8 +21,13 @@ from ..mesh.depth_units import (
     MILLIMETRES,
     RELATIVE,
 )
+from ..mesh.picture import is_twice_as_wide, picture_size
 
 PICTURE, RELIGHTABLE = "PICTURE", "RELIGHTABLE"
+PANORAMA = "360° Panorama"
+PANORAMA_DESCRIPTION = (
+    "The picture is an equirectangular panorama: the mesh goes all around its camera"
+)
 
 
 class RunSettings:
@@ -156,6 +161,11 @@ class ShapeSettings(RunSettings):
         " the camera",
         default=False,
     )
+    panorama: bpy.props.BoolProperty(
+        name=PANORAMA,
+        description=PANORAMA_DESCRIPTION,
+        default=False,
+    )
     solid: bpy.props.BoolProperty(
         name="Solid", description="Close the mesh with a back and side walls", default=False
     )
@@ -206,6 +216,12 @@ def _set_quality(settings: MarigoldSettings, number: int) -> None:
             setattr(settings, name, value)
 
 
+def _offer_panorama(settings: MarigoldSettings, context: bpy.types.Context) -> None:
+    """Tick the panorama for a picture of its proportions; the panel shows the tick then."""
+    size = picture_size(bpy.path.abspath(settings.picture))
+    settings.panorama = settings.twice_as_wide = size is not None and is_twice_as_wide(*size)
+
+
 class MarigoldSettings(RunSettings, bpy.types.PropertyGroup):
     """The settings in the sidebar, saved with the scene."""
 
@@ -218,7 +234,18 @@ class MarigoldSettings(RunSettings, bpy.types.PropertyGroup):
     )
 
     picture: bpy.props.StringProperty(
-        name="Picture", description="The reference picture", subtype="FILE_PATH"
+        name="Picture",
+        description="The reference picture",
+        subtype="FILE_PATH",
+        update=_offer_panorama,
+    )
+    panorama: bpy.props.BoolProperty(
+        name=PANORAMA,
+        description=PANORAMA_DESCRIPTION,
+        default=False,
+    )
+    twice_as_wide: bpy.props.BoolProperty(
+        description="The picture has the proportions of a panorama", options={"HIDDEN"}
     )
     depth_file: bpy.props.StringProperty(
         name="Depth File",
@@ -254,6 +281,7 @@ def shape_options(settings: Any) -> ShapeOptions:
         max_vertices=settings.vertex_budget,
         camera=settings.camera,
         background=settings.background,
+        panorama=settings.panorama,
     )
 
 

@@ -63,16 +63,12 @@ def panorama_to_mesh(
         raise MarigoldError(
             f"The depth map is {width} x {height}; that of a panorama is twice as wide as high."
         )
-    rows, columns = grid_lines(height, width, max_vertices)
+    rows, columns, v, u = sphere_lines(height, width, max_vertices)
     if tear_ratio is None:
-        stride = grid_stride(len(rows), len(columns), height, width)
+        stride = grid_stride(len(rows), len(columns) - 1, height, width)
         tear_ratio = default_tear_ratio(height, width, PANORAMA_FOV, stride)
     if not tear_ratio > 1:
         raise MarigoldError(f"The tear ratio is {tear_ratio}; it must be greater than 1.")
-    v = grid_coordinates(rows, height, border=True)
-    # The first column stands at both ends of the texture.
-    u = np.append(columns + 0.5, width)
-    u[0], columns = 0, np.append(columns, columns[0])
 
     lines = np.ix_(rows, columns)
     z = distances(depth[lines], near, far)
@@ -81,14 +77,7 @@ def panorama_to_mesh(
         usable &= checked_mask(mask, depth.shape)[lines]
     for row in (0, -1):
         z[row] = z[row][usable[row]].mean() if usable[row].any() else 1
-    latitude, longitude = (v / height - 0.5) * math.pi, (u / width * 2 - 1) * math.pi
-    level = np.cos(latitude)[:, None]
-    rays = np.stack(
-        np.broadcast_arrays(
-            level * np.sin(longitude), np.sin(latitude)[:, None], level * np.cos(longitude)
-        ),
-        axis=-1,
-    )
+    rays = sphere_rays(v, u, height, width)
     with np.errstate(invalid="ignore"):
         points = (rays * z[..., None]).astype(np.float32)
     quads = grid_quads(*z.shape)[whole_faces(z, usable, tear_ratio).ravel()]
@@ -99,3 +88,23 @@ def panorama_to_mesh(
         VIEW_DEGREES,
         None if image is None else checked_picture(image, height, width),
     )
+
+
+def sphere_lines(
+    height: int, width: int, max_vertices: int | None = MAX_VERTICES
+) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats, Floats]:
+    """The rows and columns of a panorama that its mesh keeps, and where they lie, in pixels from
+    its edges. The first column stands at both ends of the texture."""
+    rows, columns = grid_lines(height, width, max_vertices)
+    u = np.append(columns + 0.5, width)
+    u[0] = 0
+    v = grid_coordinates(rows, height, border=True)
+    return rows, np.append(columns, columns[0]), v, u
+
+
+def sphere_rays(v: Floats, u: Floats, height: int, width: int) -> NDArray[np.float64]:
+    """Unit vectors (rows, columns, 3) to the crossings of rows at `v` and columns at `u`."""
+    latitude, longitude = (v / height - 0.5) * math.pi, (u / width * 2 - 1) * math.pi
+    level = np.cos(latitude)[:, None]
+    x, z = level * np.sin(longitude), level * np.cos(longitude)
+    return np.stack(np.broadcast_arrays(x, np.sin(latitude)[:, None], z), axis=-1)

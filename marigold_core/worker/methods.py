@@ -30,7 +30,9 @@ from ..metric.guided import guided_depth
 from ..metric.hints import KnownDepths
 from ..normals import NormalMap
 from ..options import Options
+from ..panorama import panorama_depth
 from ..progress import Progress
+from ..resize import checked_mask
 
 Report = Callable[..., None]
 Arrays = Mapping[str, Any]
@@ -93,6 +95,10 @@ class Session:
         """
         return self._depth_answer(self._run("depth", arrays, report, **request))
 
+    def panorama(self, arrays: Arrays, report: Report, **request: Any) -> Answer:
+        """As `depth`, of an equirectangular picture; see `panorama_depth`."""
+        return self._depth_answer(self._run("depth", arrays, report, _panorama, **request))
+
     def normals(self, arrays: Arrays, report: Report, **request: Any) -> Answer:
         """As `depth`, with a checkpoint for normals: arrays normals, uncertainty; see NormalMap."""
         made: NormalMap = self._run("normals", arrays, report, **request)
@@ -114,6 +120,8 @@ class Session:
         target: str,
         arrays: Arrays,
         report: Report,
+        estimate: Callable[..., Any] = Marigold.__call__,
+        /,
         *,
         model: Any = None,
         image: str | None = None,
@@ -127,7 +135,7 @@ class Session:
         marigold = self._load(model, report)
         marigold.expect(target)
         report("encode")
-        return marigold(picture, options, mask=used, callback=_callback(report))
+        return estimate(marigold, picture, options, mask=used, callback=_callback(report))
 
     def _inputs(self, arrays: Arrays, image: str | None, mask: str | None) -> tuple[Any, Any]:
         """The picture, and the mask or None: a file or an array each."""
@@ -238,6 +246,15 @@ class Session:
             "shift_invariant": self._marigold.shift_invariant,
         }
         return self._marigold
+
+
+def _panorama(
+    marigold: Marigold, picture: Any, options: Options, *, mask: Any, callback: Any
+) -> DepthMap:
+    """The mask has no part in the estimate, and is part of the result."""
+    depth_map = panorama_depth(marigold, picture, options, callback=callback)
+    used = None if mask is None else checked_mask(mask, depth_map.depth.shape)
+    return replace(depth_map, mask=used)
 
 
 def _present(arrays: Arrays) -> dict[str, Any]:

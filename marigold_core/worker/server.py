@@ -46,7 +46,9 @@ from .jsonrpc import (
 if TYPE_CHECKING:
     from .methods import Session
 
-METHODS = ("load", "depth", "normals", "intrinsics", "guided", "align", "download", "unload")
+METHODS = (
+    "load", "depth", "panorama", "normals", "intrinsics", "guided", "align", "download", "unload",
+)  # fmt: skip
 IDLE_SECONDS = 300.0
 LONGEST_IDLE_SECONDS = 7 * 24 * 3600
 MOST_WAITING = 100  # requests: a front end sends few before it waits for an answer

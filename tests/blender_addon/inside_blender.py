@@ -19,6 +19,7 @@ import scenarios_dataset  # noqa: F401
 import scenarios_engine  # noqa: F401
 import scenarios_file  # noqa: F401
 import scenarios_metres  # noqa: F401
+import scenarios_panorama  # noqa: F401
 import scenarios_relight  # noqa: F401
 import scenarios_shape  # noqa: F401
 from addon_in_blender import ADDON, SCENARIOS, empty_scene, install

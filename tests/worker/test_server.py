@@ -334,6 +334,21 @@ def test_guided_by_known_points_in_metres(worker):
     assert "size" in worker.answer(72).content["error"]["message"]
 
 
+def test_a_panorama_with_its_mask_and_one_of_another_shape(worker):
+    picture = np.random.default_rng(1).random((32, 64, 3), dtype=np.float32)
+    mask = np.ones((32, 64), dtype=np.uint8)
+    mask[:8] = 0
+    worker.ask(1, "panorama", SMALL, {"image": picture, "mask": mask})
+    made = worker.answer(1).arrays
+    assert made["depth"].shape == made["uncertainty"].shape == (32, 64)
+    assert made["depth"].min() == 0 and made["depth"].max() == 1
+    assert (made["mask"] == mask).all()
+    worker.ask(2, "panorama", SMALL, {"image": PICTURE})
+    assert "twice as wide" in worker.answer(2).content["error"]["message"]
+    worker.ask(3, "panorama", SMALL | {"estimate": "sum"}, {"image": picture})
+    assert "estimate" in worker.answer(3).content["error"]["message"]
+
+
 def test_a_bad_checkpoint(worker, tmp_path):
     (tmp_path / "ÿ").mkdir()
     (tmp_path / "ÿ" / "model_index.json").write_text("{")

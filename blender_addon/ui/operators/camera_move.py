@@ -14,7 +14,7 @@ from ...mesh.depth_object import SIZE, frame_scene
 from ...mesh.grid_mesh import DEPTH
 from ...mesh.matched_camera import matched_camera
 from ...mesh.shape_inputs import get_input
-from .shape import depth_mesh_of, has_shape, look_through_camera
+from .shape import depth_mesh_of, has_view, look_through_camera
 
 DOLLY, ORBIT, PARALLAX = "DOLLY", "ORBIT", "PARALLAX"
 # At a strength of 1: the angle to either side, for which the background layer is made; how much of
@@ -68,7 +68,7 @@ class MARIGOLD_OT_camera_move(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        return has_shape(cls, context)
+        return has_view(cls, context)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         obj, scene = depth_mesh_of(context), context.scene

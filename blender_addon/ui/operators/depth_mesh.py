@@ -27,13 +27,10 @@ from ...mesh.depth_object import (
     update_depth,
 )
 from ...mesh.matched_camera import camera_of
-from ...mesh.picture import (
-    field_of_view_of,
-    load_picture,
-)
+from ...mesh.picture import field_of_view_of, is_twice_as_wide, load_picture
 from ...mesh.picture_material import picture_of
 from ...mesh.relightable import SurfaceMaps, relight
-from ...mesh.shape_inputs import shape_modifier
+from ...mesh.shape_inputs import is_panorama, shape_modifier
 from ...mesh.shape_nodes import shape_group
 from ..known import clear_fit
 from ..run_settings import (
@@ -57,6 +54,10 @@ from .surface import (
 )
 
 EYE_HEIGHT = 1.6
+PANORAMA_NOTE = (
+    "The picture is twice as wide as high: if it is a 360° panorama, choose it as the Picture in"
+    " the sidebar, where this is ticked, and press Depth Mesh."
+)
 
 
 class MARIGOLD_OT_depth_mesh(EngineRun, ShapeSettings, bpy.types.Operator):
@@ -112,7 +113,7 @@ class MARIGOLD_OT_depth_mesh(EngineRun, ShapeSettings, bpy.types.Operator):
             file = read_depth_file(path, unit=self.depth_unit, near=self.near, far=self.far)
             if image is not None:
                 check_shape(image, file.depth)
-            old = mesh_of_sources(context, image, path) if self.update else None
+            old = mesh_of_sources(context, image, path, self.panorama) if self.update else None
             name = image.name if image is not None else path
             span = None if file.near is None else (file.near, file.far)
             old_name, image_name = (one.name if one is not None else "" for one in (old, image))
@@ -126,7 +127,7 @@ class MARIGOLD_OT_depth_mesh(EngineRun, ShapeSettings, bpy.types.Operator):
             return " ".join(filter(None, (file.warning, surface_note(maps))))
         if image is None:
             raise MarigoldError("Choose a picture, or a depth file.")
-        old = mesh_of_sources(context, image, "") if self.update else None
+        old = mesh_of_sources(context, image, "", self.panorama) if self.update else None
         # The datablocks may be deleted while a job runs, so they are found again by name.
         name, old_name = image.name, old.name if old is not None else ""
         job = submit_image(image, self._path(), self)
@@ -137,7 +138,9 @@ class MARIGOLD_OT_depth_mesh(EngineRun, ShapeSettings, bpy.types.Operator):
         old, image = self._again(old_name, name)
         made = mesh_of_job(context, self, object_name(name), job, image, place, old=old, maps=maps)
         made[SOURCES] = (self._path() if self.filepath else "", "")
-        return surface_note(maps)
+        unasked = not self.properties.is_property_set("panorama")
+        offers = unasked and is_twice_as_wide(*image.size)
+        return surface_note(maps) or (PANORAMA_NOTE if offers else "")
 
     def steps(self) -> int:
         return (0 if self.depth_filepath else 1) + len(surface_checkpoints(self))
@@ -191,7 +194,7 @@ def submit_image(
     """With `known` points the sampling is guided by them."""
     params, arrays = picture_request(image, path, settings)
     if known is None:
-        return submit("depth", params, arrays)
+        return submit("panorama" if settings.panorama else "depth", params, arrays)
     params["size"] = list(known.size)
     arrays["known"] = np.column_stack([known.positions, known.metres])
     return submit("guided", params, arrays)
@@ -253,7 +256,8 @@ def finish(
     options = shape_options(settings)
     given = settings.properties.is_property_set
     camera = NOTHING
-    if span is None and old is None and not (given("near") or given("far")):
+    is_set = given("near") or given("far")
+    if span is None and old is None and not is_set and not options.panorama:
         camera = estimate_camera(depth, mask)
         span = camera.near_far
     if span is not None:
@@ -271,7 +275,7 @@ def finish(
             relight(old, maps, depth)
         _select(context, scene, old)
         return old
-    if image is not None and not given("fov"):
+    if image is not None and not given("fov") and not options.panorama:
         options = replace(options, fov=field_of_view_of(image, camera.fov_degrees))
     obj = depth_object(name, depth, image, collection, options, uncertainty=uncertainty, mask=mask)
     # At eye height: the floor of a picture lies near that of the scene, and the camera is not
@@ -301,13 +305,13 @@ def _fit_again(obj: bpy.types.Object) -> None:
 
 
 def mesh_of_sources(
-    context: bpy.types.Context, image: bpy.types.Image | None, depth_file: str
+    context: bpy.types.Context, image: bpy.types.Image | None, depth_file: str, panorama: bool
 ) -> bpy.types.Object | None:
-    """The live depth mesh of this picture and depth file ("" = the model's) in the scene: the
-    active one before others."""
+    """The live depth mesh of this picture and depth file ("" = the model's) in the scene, as a
+    panorama or not: the active one before others."""
     for obj in (context.active_object, *context.scene.objects):
         if shape_modifier(obj) is not None and obj.get(SOURCES, ("", ""))[1] == depth_file:
-            if picture_of(obj) == image:
+            if picture_of(obj) == image and is_panorama(obj) == panorama:
                 return obj
     return None
 

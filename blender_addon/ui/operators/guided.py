@@ -16,7 +16,7 @@ from ..run_settings import ShapeSettings, fill_from_sidebar
 from .background import EngineRun, Work
 from .depth_mesh import Place, mesh_of_job, submit_image
 from .points import fit_and_report
-from .shape import depth_mesh_of, has_shape
+from .shape import depth_mesh_of, has_view
 from .surface import folder_maps, surface_after_depth, surface_checkpoints, surface_note
 
 
@@ -30,7 +30,7 @@ class MARIGOLD_OT_guided(EngineRun, ShapeSettings, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        if not (super().poll(context) and has_shape(cls, context)):
+        if not (super().poll(context) and has_view(cls, context)):
             return False
         if len(depth_mesh_of(context).marigold_known.points) < 2:
             return refuse(cls, "Pick two distances first, at different depths")

@@ -14,7 +14,7 @@ from ...mesh.metres import describe, fit_to_metres
 from ...mesh.picked_points import picture_point, uv_of
 from ..known import clear_fit
 from ..poll_messages import refuse
-from .shape import depth_mesh_of, has_shape
+from .shape import depth_mesh_of, has_view
 
 DISTANCE, LENGTH, FLOOR = "DISTANCE", "LENGTH", "FLOOR"
 KINDS = [
@@ -40,7 +40,7 @@ class MARIGOLD_OT_pick_point(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        return has_shape(cls, context)
+        return has_view(cls, context)
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         self._ends: list[tuple[float, float]] = []
@@ -107,7 +107,7 @@ class MARIGOLD_OT_remove_point(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        return has_shape(cls, context)
+        return has_view(cls, context)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         known = depth_mesh_of(context).marigold_known
@@ -128,7 +128,7 @@ class MARIGOLD_OT_fit_metres(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        if not has_shape(cls, context):
+        if not has_view(cls, context):
             return False
         known = depth_mesh_of(context).marigold_known
         if not (known.points or known.lengths or known.camera_height):
@@ -155,7 +155,7 @@ class MARIGOLD_OT_align_ground(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        if not has_shape(cls, context):
+        if not has_view(cls, context):
             return False
         if len(depth_mesh_of(context).marigold_known.floor) < 3:
             return refuse(cls, "Pick three points of the floor first")

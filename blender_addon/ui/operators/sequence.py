@@ -68,7 +68,8 @@ class MARIGOLD_OT_sequence(EngineRun, ShapeSettings, bpy.types.Operator):
     def draw(self, context: bpy.types.Context) -> None:
         if context.space_data is not None and context.space_data.type == "FILE_BROWSER":
             self.layout.prop(self, "depth_directory")
-            draw_settings(self.layout, self, (*RUN_NAMES, *SHAPE_NAMES, *MESH_NAMES))
+            shape = [name for name in SHAPE_NAMES if name != "panorama"]
+            draw_settings(self.layout, self, (*RUN_NAMES, *shape, *MESH_NAMES))
 
     def _target(self, folder: Path) -> Path:
         """Never the user's folder of frames, unless it is chosen."""
@@ -86,6 +87,8 @@ class MARIGOLD_OT_sequence(EngineRun, ShapeSettings, bpy.types.Operator):
 
     def work(self, context: bpy.types.Context) -> Work:
         folder = Path(bpy.path.abspath(self.directory))
+        if self.panorama:
+            raise MarigoldError("There are no clips of panoramas; use the pictures one by one.")
         paths = numbered_frames(folder, SUFFIXES)
         place, target = Place.of(context), self._target(folder)
         frames, flags = [], {}

@@ -26,7 +26,7 @@ from ...mesh.picture_material import (
     show,
     views,
 )
-from ...mesh.shape_inputs import get_input, has_input, shape_modifier
+from ...mesh.shape_inputs import get_input, has_input, is_panorama, shape_modifier
 from ...mesh.thinning import thinned
 from ..poll_messages import refuse
 
@@ -51,6 +51,13 @@ def has_shape(cls: Any, context: bpy.types.Context) -> bool:
     if context.mode != "OBJECT":
         return refuse(cls, "Leave edit mode first")
     return True
+
+
+def has_view(cls: Any, context: bpy.types.Context) -> bool:
+    """For `poll`: as `has_shape`, of a picture that a camera took in one direction."""
+    if has_shape(cls, context) and is_panorama(depth_mesh_of(context)):
+        return refuse(cls, "A panorama has no single view; use a picture of one direction")
+    return has_shape(cls, context)
 
 
 class MARIGOLD_OT_show(bpy.types.Operator):
@@ -223,6 +230,8 @@ class MARIGOLD_OT_save_depth(bpy.types.Operator):
         d = values[: shape[0] * shape[1]].reshape(shape)
         near, far = get_input(obj, "Near"), get_input(obj, "Far")
         metres = np.where(d < HOLE / 2, near + d * (far - near), np.float32(0))
+        if is_panorama(obj):
+            metres = metres[:, :-1]  # the first one again
         path = Path(bpy.path.abspath(self.filepath)).with_suffix(".exr")
         try:
             with atomic_path(path) as temporary:
@@ -230,7 +239,7 @@ class MARIGOLD_OT_save_depth(bpy.types.Operator):
         except OSError as error:
             self.report({"ERROR"}, f"{path.name} cannot be written: {error.strerror}.")
             return {"CANCELLED"}
-        self.report({"INFO"}, f"{path.name}: {shape[1]}x{shape[0]}")
+        self.report({"INFO"}, f"{path.name}: {metres.shape[1]}x{metres.shape[0]}")
         return {"FINISHED"}
 
 

@@ -35,10 +35,15 @@ def picture_request(
     return params, arrays
 
 
+def _is_relightable(settings: Any) -> bool:
+    """No checkpoint knows the normals of an equirectangular picture."""
+    return settings.surface == RELIGHTABLE and not settings.panorama
+
+
 def surface_checkpoints(settings: Any) -> list[tuple[str, str]]:
     """The worker's methods and the checkpoints that a relightable surface is estimated with: those
     of the preferences, unless its maps come from a folder."""
-    if settings.surface != RELIGHTABLE or settings.surface_folder:
+    if not _is_relightable(settings) or settings.surface_folder:
         return []
     chosen = preferences()
     # Albedo by lighting is replaced by that of appearance, whose roughness belongs to it.
@@ -52,7 +57,7 @@ def surface_checkpoints(settings: Any) -> list[tuple[str, str]]:
 
 def folder_maps(settings: Any) -> SurfaceMaps | None:
     """The maps of the chosen folder, None without one. Raises MarigoldError."""
-    if settings.surface != RELIGHTABLE or not settings.surface_folder:
+    if not _is_relightable(settings) or not settings.surface_folder:
         return None
     return read_surface_maps(bpy.path.abspath(settings.surface_folder))
 
@@ -62,7 +67,7 @@ def surface_maps(
 ) -> Generator[Job, None, SurfaceMaps | None]:
     """The `given` maps, else those of the checkpoints for a relightable surface, which run one
     after another; None for a plain picture."""
-    if settings.surface != RELIGHTABLE:
+    if not _is_relightable(settings):
         return None
     if given is not None or image is None:
         return given or SurfaceMaps()
