@@ -70,8 +70,8 @@ def sampler(marigold: Any, options: Options) -> SamplerTable:
         return lcm_table(marigold.scheduler_config, steps)
     if marigold.family == "e2e" and steps != 1:
         raise MarigoldError(
-            f"num_inference_steps is {steps}, but this checkpoint was fine-tuned end to end "
-            "for a single step; leave it out."
+            f"The number of steps is {steps}, but this checkpoint was fine-tuned end to end for a "
+            "single step; leave it at the default."
         )
     return marigold.schedule.ddim(steps, spacing)
 
@@ -100,7 +100,7 @@ def initial_latents(
     if members > 1:
         warnings.warn(
             "This checkpoint starts from zeros instead of noise, so that all members of its "
-            "ensemble are the same; use ensemble_size=1.",
+            "ensemble are the same; one is enough.",
             MarigoldWarning,
             stacklevel=5,
         )

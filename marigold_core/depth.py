@@ -362,7 +362,7 @@ def _limits(
     if not high > low:
         raise MarigoldError(
             f"The depth map is constant ({low:g}) over the range asked for, so it cannot be"
-            " normalised; use mode 'fixed'."
+            " normalised; choose a fixed range."
         )
     return float(low), float(high)
 

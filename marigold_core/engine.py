@@ -335,7 +335,7 @@ class Marigold:
             raise MarigoldError(
                 "The result is not finite: "
                 + (
-                    "the networks overflow in float16; use dtype bfloat16 or float32."
+                    "the networks overflow in float16; use bfloat16 or float32."
                     if narrow
                     else "the checkpoint's weights are damaged; download or train it again."
                 )

@@ -109,8 +109,8 @@ def in_batches(run: Callable[[slice], Tensor], count: int, batch_size: int) -> T
 
 def too_little_memory() -> OutOfMemory:
     return OutOfMemory(
-        "The device ran out of memory on a single prediction: lower processing_resolution, "
-        "use dtype float16 or a tiny VAE, or choose device 'cpu'."
+        "The device ran out of memory on a single prediction: lower the processing resolution, "
+        "use float16 or a tiny VAE, or run on the CPU."
     )
 
 

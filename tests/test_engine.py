@@ -387,7 +387,7 @@ def test_float16_overflow_is_told_to_use_a_wider_type():
     marigold = build().to(dtype=torch.float16)
     with torch.no_grad():
         marigold.unet.conv_out.bias.fill_(60000)
-    with pytest.raises(MarigoldError, match="float16; use dtype bfloat16 or float32"):
+    with pytest.raises(MarigoldError, match="float16; use bfloat16 or float32"):
         marigold.predict(PICTURE, num_inference_steps=4)
 
 

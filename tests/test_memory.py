@@ -49,7 +49,7 @@ def test_batches_halve_until_they_fit_and_stay_there(error):
 
 def test_a_member_that_does_not_fit_is_one_line_with_advice():
     device = Limited(0, torch.OutOfMemoryError("CUDA out of memory."))
-    with pytest.raises(MarigoldError, match="lower processing_resolution"):
+    with pytest.raises(MarigoldError, match="lower the processing resolution"):
         in_batches(device, 3, 2)
     assert device.tried == [2, 1]
 

@@ -106,8 +106,9 @@ def guided_depth(
     marigold.expect("depth")
     if marigold.family != "ddim":
         raise MarigoldError(
-            "Guided sampling takes a checkpoint of the family ddim, and this one is"
-            f" {marigold.family}; leave the guidance out."
+            "Guidance steers many denoising steps, which this checkpoint of the family"
+            f" {marigold.family} does not take; choose one such as v1-1, or leave the guidance"
+            " out."
         )
     if options.num_inference_steps is None:
         options = replace(options, num_inference_steps=STEPS)
@@ -230,7 +231,7 @@ def _denoised(
         depth = _decoded(marigold, x.detach())[0]
     if not depth.isfinite().all():
         raise MarigoldError(
-            "The result of guided sampling is not finite: use dtype bfloat16 or float32, and check"
+            "The result of guided sampling is not finite: use bfloat16 or float32, and check"
             " the distances."
         )
     return depth, roots.detach()

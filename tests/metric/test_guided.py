@@ -291,5 +291,5 @@ def test_what_cannot_be_guided_says_why(marigold):
     lcm = Marigold(
         marigold.unet, marigold.vae, FAMILIES["lcm"][1], marigold.text_embedding, family="lcm"
     )
-    with pytest.raises(MarigoldError, match="family ddim, and this one is lcm"):
+    with pytest.raises(MarigoldError, match="of the family lcm does not take; choose"):
         guided_depth(lcm, PICTURE, hints())

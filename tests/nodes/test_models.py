@@ -191,7 +191,7 @@ def test_out_of_memory_is_torchs_error_for_comfyui(run, model, image, monkeypatc
 
     monkeypatch.setattr(model.marigold.unet, "forward", full)
     # ComfyUI unloads all models and shows its tip for this class.
-    with pytest.raises(torch.OutOfMemoryError, match="lower processing_resolution") as raised:
+    with pytest.raises(torch.OutOfMemoryError, match="lower the processing resolution") as raised:
         run("EstimateDepth", model=model, image=image)
     assert f"{type(raised.value).__module__}" == "builtins"
 
