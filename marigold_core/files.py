@@ -86,6 +86,10 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
+# For a program's environment, before torch's first tensor: large ones get pages of 2 MB (Linux).
+LARGE_PAGES = "THP_MEM_ALLOC_ENABLE", "1"
+
+
 def exit_on_sigterm() -> None:
     """Make SIGTERM end this program as sys.exit does, so that temporary files are removed.
 

@@ -77,7 +77,8 @@ def test_a_run_needs_its_members_or_the_decoder():
 def test_batches_are_even_and_shrink_with_the_picture(monkeypatch):
     unet = tiny_unet()
     assert unet_batch(unet, 64, 1, CPU) == 1
-    assert unet_batch(unet, 64, 10, CPU) == 5  # 8 at most on the CPU
+    assert unet_batch(unet, 64, 10, CPU) == 10  # as an expert would: the weights are read once
+    assert unet_batch(unet, 64, 20, CPU) == 10  # 16 at most on the CPU
     sizes = [unet_batch(unet, side * side, 64, CPU) for side in (8, 96, 1000, 100_000)]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] == 1

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from .convolution import convolve
+
 Layer = Callable[..., Tensor]
 
 
@@ -67,8 +69,8 @@ class Resnet(nn.Module):
         if self.time_emb_proj is not None and bias is not None:
             # All members are at one timestep, so that its embedding is part of the bias.
             bias = bias + self.time_emb_proj(time)[0]
-        h = F.conv2d(normal_silu(self.norm1, x), self.conv1.weight, bias, padding=1)
-        h = self.conv2(normal_silu(self.norm2, h))
+        h = convolve(normal_silu(self.norm1, x), self.conv1.weight, bias)
+        h = convolve(normal_silu(self.norm2, h), self.conv2.weight, self.conv2.bias)
         h += x if self.conv_shortcut is None else self.conv_shortcut(x)
         return h
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from ..files import exit_on_sigterm
+from ..files import LARGE_PAGES, exit_on_sigterm
 from .option_groups import (
     COLOUR_FORMATS,
     add_debug,
@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # a file name that the terminal cannot show is no error
             stream.reconfigure(errors="backslashreplace")
     exit_on_sigterm()
+    os.environ.setdefault(*LARGE_PAGES)
     warnings.formatwarning = lambda message, *_, **__: f"marigold: {message}\n"
     try:
         arguments = build_parser().parse_args(argv)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .. import __version__
 from ..errors import Cancelled, CheckpointError, MarigoldError, is_out_of_memory
-from ..files import exit_on_sigterm
+from ..files import LARGE_PAGES, exit_on_sigterm
 from .jsonrpc import (
     BAD_CHECKPOINT,
     BAD_INPUT,
@@ -273,4 +273,5 @@ def main() -> None:
     # Ctrl-C in the terminal that Blender was started from goes to all its children as well.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     exit_on_sigterm()
+    os.environ.setdefault(*LARGE_PAGES)
     Worker(source, os.fdopen(sink, "wb")).run()
