@@ -85,7 +85,7 @@ def crossed_out():
     yield 3.0
     yield from shot("making")
     if setup().running:
-        yield from press_on_page("marigold.cancel_setup", columns=(0.965,), until="cancel_setup")
+        yield from press_on_page("marigold.cancel(", columns=(0.965,), until="marigold.cancel(")
         yield from wait(lambda: not setup().running, 5)
     check("crossed_out", not setup().running, setup().message)
     yield from shot("crossed_out")
