@@ -143,28 +143,19 @@ def escape():
 
 
 def under_pointer(window, area, region) -> str:
-    """The operator call or the property of the button below the pointer, "" if there is none."""
+    """The operator call or the property of the button below the pointer, "" if there is none.
+    4.3 gives a property's name alone, newer Blenders its path from the ID on."""
     with bpy.context.temp_override(window=window, area=area, region=region):
         try:
             found = bpy.context.property
         except (AttributeError, RuntimeError):
             found = None
         if found:
-            return full_path(*found[:2])
+            return str(found[1])
         bpy.context.window_manager.clipboard = ""
         if bpy.ops.ui.copy_python_command_button.poll():
             bpy.ops.ui.copy_python_command_button()
         return bpy.context.window_manager.clipboard
-
-
-def full_path(data, path: str) -> str:
-    """From the ID on, as newer Blenders give it; 4.3's are from the struct on."""
-    if isinstance(data, bpy.types.ID):
-        return path
-    try:
-        return data.path_from_id() + ("" if path.startswith("[") else ".") + path
-    except ValueError:  # the preferences
-        return path
 
 
 def buttons(window, area, region, columns=(0.25, 0.5, 0.75), step: int = 7, until: str = ""):

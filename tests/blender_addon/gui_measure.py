@@ -34,7 +34,7 @@ def the_example():
     yield from open_tab()
     use_engine()
     for column, quality in ((0.8, "BEST"), (0.5, "GOOD")):
-        yield from press("marigold.quality", columns=(column,))
+        yield from press("quality", columns=(column,))
         chosen = bpy.context.scene.marigold.quality
         check(f"quality_{quality}", chosen == quality, chosen)
     yield from press("example.jpg")
@@ -72,7 +72,11 @@ def pick(kind: str, *spots):
 def measure():
     obj = depth_meshes()[0]
     known = obj.marigold_known
-    for spot in ((-60, -160), (100, 120), (-150, 20)):
+    yield from pick("DISTANCE", (-60, -160))
+    places = yield from sidebar_buttons(columns=(0.6,), step=5)
+    yield from fill_in(main_window(), place(places, "distance"), "2.4")
+    check("distance_typed", math.isclose(known.points[0].distance, 2.4, rel_tol=1e-4))
+    for spot in ((100, 120), (-150, 20)):
         yield from pick("DISTANCE", spot)
     check("distances_picked", len(known.points) == 3, [list(p.at) for p in known.points])
     yield from pick("LENGTH", (-200, -60), (60, -60))
@@ -81,10 +85,6 @@ def measure():
     yield from key(main_window(), "RET", view_middle())
     check("floor_picked", len(known.floor) == 3)
     yield from shot("03_picked")
-    places = yield from sidebar_buttons(columns=(0.6,), step=5)
-    spot = next(at for name, at in places.items() if "points[0].distance" in name)
-    yield from fill_in(main_window(), spot, "2.4")
-    check("distance_typed", math.isclose(known.points[0].distance, 2.4, rel_tol=1e-4))
     for point in known.points[1:]:
         point.distance *= 2.4 / 1.5
     known.lengths[0].length *= 2.4 / 1.5
