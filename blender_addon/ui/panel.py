@@ -14,6 +14,7 @@ from ..mesh.depth_object import SECONDS, SOURCES
 from ..mesh.picture_material import shown, views
 from ..mesh.shape_inputs import has_input, holder, is_panorama, shape_modifier
 from .operators.background import Activity, rendering, run
+from .operators.camera_move import move_of
 from .operators.dataset import NAMES, copy_dataset_settings
 from .operators.depth_mesh import draw_settings
 from .operators.points import DISTANCE, FLOOR, LENGTH
@@ -149,6 +150,8 @@ class MARIGOLD_PT_shape(MarigoldPanel, bpy.types.Panel):
         row = layout.row(align=True)
         row.operator("marigold.insert_cg", icon="LIGHT_SUN")
         row.operator_menu_enum("marigold.camera_move", "kind", icon="CON_CAMERASOLVER")
+        if move_of(obj) is not None:
+            layout.operator("marigold.render_clip", icon="RENDER_ANIMATION")
         _draw_update(layout, obj)
         row = layout.row(align=True)
         row.operator("marigold.save_depth", icon="EXPORT")

@@ -19,6 +19,7 @@ from .operators import (
     guided,
     insert_cg,
     points,
+    render_clip,
     sequence,
     shape,
 )
@@ -31,6 +32,7 @@ CLASSES = (
     *shape.CLASSES,
     *insert_cg.CLASSES,
     *camera_move.CLASSES,
+    *render_clip.CLASSES,
     *background.CLASSES,
     *depth_mesh.CLASSES,
     *batch.CLASSES,

@@ -339,6 +339,41 @@ def points_are_the_fronts_vertices(folder: Path, python: str) -> None:
 
 
 @scenario
+def a_clip_is_rendered_and_the_scenes_output_stays(folder: Path, python: str) -> None:
+    scene, render = bpy.context.scene, bpy.context.scene.render
+    obj = depth_mesh(folder, depth_filepath=str(folder / "waves.npy"))
+    assert not bpy.ops.marigold.render_clip.poll(), "there is no move yet"
+    assert bpy.ops.marigold.camera_move(kind="PARALLAX", frames=5) == {"FINISHED"}
+    render.engine, scene.cycles.samples = "CYCLES", 1
+    frames = folder / "shots"
+    frames.mkdir()
+    bpy.ops.wm.save_as_mainfile(filepath=str(frames / "shot.blend"))
+    render.filepath, scene.frame_start, scene.frame_end = str(frames / "mine_"), 3, 4
+    render.resolution_x, render.resolution_y = 63, 47
+    own = part("mesh.matched_camera").camera_of(obj)
+    scene.camera = own
+    clips = part("ui.operators.render_clip")
+    before = clips._values(scene)
+    clip, name = frames / "marigold_clips", f"{obj.name}_parallax"
+    for made in (f"{name}.mp4", f"{name}_2.mp4"):
+        assert bpy.ops.marigold.render_clip() == {"FINISHED"}
+        assert (clip / made).stat().st_size > 500 and clips._values(scene) == before
+        assert scene.camera == own
+    movie = bpy.data.images.load(str(clip / f"{name}.mp4"))
+    assert movie.source == "MOVIE" and tuple(movie.size) == (64, 48)
+    assert movie.frame_duration == 5
+    assert sorted(path.name for path in frames.iterdir()) == ["marigold_clips", "shot.blend"]
+    # A Blender without FFmpeg.
+    video, clips._writes_video = clips._writes_video, lambda: False
+    try:
+        assert bpy.ops.marigold.render_clip(directory=str(folder / "png")) == {"FINISHED"}
+    finally:
+        clips._writes_video = video
+    made = sorted(path.name for path in (folder / "png" / name).iterdir())
+    assert made == [f"frame_{k:04d}.png" for k in range(1, 6)] and clips._values(scene) == before
+
+
+@scenario
 def solid_is_closed(folder: Path, python: str) -> None:
     import bmesh
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import bpy
 import numpy as np
@@ -20,8 +21,8 @@ DOLLY, ORBIT, PARALLAX = "DOLLY", "ORBIT", "PARALLAX"
 # At a strength of 1: the angle to either side, for which the background layer is made; how much of
 # the way to the nearest thing the camera goes.
 SWING, TRAVEL = math.radians(15), 0.7
-# A custom property of the empty that the camera turns around.
-MOVE = "marigold_move"
+# Custom properties of the empty that the camera turns around.
+MOVE, FRAMES = "marigold_move", "marigold_frames"
 
 Angles = Callable[[float], tuple[float, float]]
 # The turn about the camera's x and y at the time 0 to 1, in parts of the swing; and at how many
@@ -35,6 +36,22 @@ TURNS: dict[str, tuple[Angles, int]] = {
         9,
     ),
 }
+
+
+class Move(NamedTuple):
+    """A camera move of a depth mesh, and how many frames it has from the first on."""
+
+    camera: bpy.types.Object
+    kind: str
+    frames: int
+
+
+def move_of(obj: bpy.types.Object) -> Move | None:
+    for pivot in obj.children:
+        for camera in pivot.children if FRAMES in pivot else ():
+            if camera.type == "CAMERA":
+                return Move(camera, str(pivot[MOVE]), pivot[FRAMES])
+    return None
 
 
 class MARIGOLD_OT_camera_move(bpy.types.Operator):
@@ -74,6 +91,7 @@ class MARIGOLD_OT_camera_move(bpy.types.Operator):
         obj, scene = depth_mesh_of(context), context.scene
         _remove_move(obj)
         pivot, camera, distance = _camera_on_pivot(obj)
+        pivot[MOVE], pivot[FRAMES] = self.kind.lower(), self.frames
         turn, keys = TURNS[self.kind]
         for k in range(keys):
             frame = 1 + (self.frames - 1) * k / (keys - 1)
@@ -103,7 +121,6 @@ def _camera_on_pivot(
     distance = near + get_input(obj, "Relief") * middle * (far - near)
     collection = obj.users_collection[0]
     pivot = bpy.data.objects.new(f"{obj.name} Move", None)
-    pivot[MOVE] = True
     pivot.empty_display_size = 0.1 * distance
     collection.objects.link(pivot)
     pivot.parent, pivot.location = obj, (0.0, 0.0, -distance)
