@@ -59,7 +59,12 @@ class MARIGOLD_PT_picture(MarigoldPanel, bpy.types.Panel):
         if settings.twice_as_wide or settings.panorama or settings.depth_file:
             layout.prop(settings, "panorama")
         if settings.panorama:
-            draw_message(layout, iface("A panorama shows the picture"), context, "INFO")
+            draw_message(
+                layout,
+                iface("A panorama shows the picture, not a relightable surface"),
+                context,
+                "INFO",
+            )
         else:
             layout.row(align=True).prop(settings, "surface", expand=True)
             if settings.surface == RELIGHTABLE:

@@ -25,7 +25,7 @@ class MARIGOLD_OT_guided(EngineRun, ShapeSettings, bpy.types.Operator):
     longer than a plain run; two distances or more, the more the better"""
 
     bl_idname = "marigold.guided"
-    bl_label = "Estimate with Points"
+    bl_label = "Estimate with Distances"
     bl_options = {"REGISTER", "UNDO"}
 
     @classmethod

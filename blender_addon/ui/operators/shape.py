@@ -124,8 +124,8 @@ class MARIGOLD_OT_camera(bpy.types.Operator):
 
 
 class MARIGOLD_OT_bake(bpy.types.Operator):
-    """Turn the live mesh into plain geometry, as it is now, without its sliders. Faces, in the
-    panel of the last operation, makes it lighter"""
+    """Turn the live mesh into plain geometry, as it is now, without its sliders. Lower Faces in
+    the panel of the last operation (F9) for a lighter mesh"""
 
     bl_idname = "marigold.bake"
     bl_label = "Bake"
