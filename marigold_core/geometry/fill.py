@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from .points import FOV_DEGREES, intrinsics
 
-# Corners of a quad, as in `geometry.grid_quads`.
+# The corners of all quads of a grid: top left, bottom left, bottom right, top right.
 CORNERS = (np.s_[:-1, :-1], np.s_[1:, :-1], np.s_[1:, 1:], np.s_[:-1, 1:])
 # The layer's longest reach in focal lengths: about the whole picture at the default field of view.
 MOST_PARALLAX = 1.0

@@ -39,9 +39,8 @@ def grid_quads(height: int, width: int) -> NDArray[np.int32]:
     Corners: top left, bottom left, bottom right, top right, which is counter-clockwise for the
     camera, so that its side is the front.
     """
-    corner = np.arange(height * width, dtype=np.int32).reshape(height, width)
-    quads = np.stack([corner[:-1, :-1], corner[1:, :-1], corner[1:, 1:], corner[:-1, 1:]], axis=-1)
-    return quads.reshape(-1, 4)
+    vertices = np.arange(height * width, dtype=np.int32).reshape(height, width)
+    return np.stack([vertices[corner] for corner in CORNERS], axis=-1).reshape(-1, 4)
 
 
 def grid_lines(
