@@ -20,6 +20,9 @@ SMALLER = {
 WITH_A_WIDGET_OF_THE_FRONTEND = ("control_after_generate", "image_upload", "video_upload")
 NOTES = ("Note", "MarkdownNote")
 MUTED = 2  # a node's mode
+WITH_A_PREVIEW = {
+    f"MarigoldKit_{name}" for name in ("EstimateDepth", "EstimateNormals", "IntrinsicImages")
+}
 
 
 def names(files):
@@ -74,6 +77,8 @@ def test_wires_and_places(file):
     for node in nodes.values():
         left, top = node["pos"]
         right, bottom = left + node["size"][0], top + node["size"][1]
+        if node["type"] in WITH_A_PREVIEW:
+            bottom += 0.75 * node["size"][0] + 40  # it grows while it runs
         for other in nodes.values():
             x, y = other["pos"]
             # A title stands 30 pixels above its node.

@@ -21,7 +21,7 @@ class Types:
 
 
 class VideoFromFile:
-    def __init__(self, file, *, start_time=0, duration=0):
+    def __init__(self, file):
         self.file = file
 
     def get_stream_source(self): ...
