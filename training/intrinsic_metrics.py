@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ BRIGHT = 0.8
 WINDOW, SIGMA = 11, 1.5
 K1, K2 = 0.01, 0.03
 ALEXNET = "alexnet-owt-7be5be79.pth"
+WEIGHTS_URL = "https://download.pytorch.org/models/"  # torchvision's
 
 
 class MapScore(NamedTuple):
@@ -99,19 +101,27 @@ def lpips(prediction: Floats, truth: Floats) -> float:
 
 @cache
 def lpips_network() -> Any:
-    """The `lpips` package's network where the package and AlexNet's weights are on this machine.
+    """The `lpips` package's network, or None where `why_no_lpips` says why."""
+    if why_no_lpips():
+        return None
+    import lpips as package  # type: ignore[import-not-found]
 
-    None otherwise: nothing is downloaded.
-    """
-    if not (Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET).is_file():
-        return None
-    try:
-        import lpips as package  # type: ignore[import-not-found]
-    except ImportError:
-        return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return package.LPIPS(net="alex", verbose=False).eval()
+
+
+def why_no_lpips() -> str | None:
+    """What is missing on this machine for LPIPS, as one message; None where nothing is.
+
+    Nothing is downloaded: the package would fetch AlexNet's weights by itself.
+    """
+    weights = Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET
+    if find_spec("lpips") is None:
+        return "LPIPS is not measured: the package is missing, `pip install lpips`."
+    if not weights.is_file():
+        return f"LPIPS is not measured: put {WEIGHTS_URL}{ALEXNET} into {weights.parent}."
+    return None
 
 
 def comparable(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from intrinsic_metrics import why_no_lpips
 from measures import MEASURES
 from published import PUBLISHED, Published
 
@@ -71,6 +72,8 @@ def markdown(evaluation: Evaluation, per_picture: bool = False) -> str:
     for row in evaluation.published:
         rest = [""] * (len(fields) - 2)
         lines.append(_row([f"*{row.method}*", _number(row.abs_rel), _number(row.delta1), *rest]))
+    if evaluation.results and len(fields) < len(measure.score._fields):
+        lines += ["", why_no_lpips() or "LPIPS has no value here."]
     if evaluation.expected not in (None, evaluation.measured) and (
         evaluation.published or evaluation.target != "depth"
     ):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from .layers import Downsample, Network, Resnet, SelfAttention, Upsample, normal_silu
+from .layers import Downsample, Layer, Network, Resnet, SelfAttention, Upsample, normal_silu
 
 # diffusers' defaults of the fields that are read here.
 DEFAULTS: dict[str, Any] = {
@@ -77,9 +77,12 @@ class Autoencoder(Network):
         """(B, 4, h, w), not scaled -> (B, 3, H, W)."""
         h = z if self.post_quant_conv is None else self.post_quant_conv(z)
         h = self.through(self.decoder.mid_block, self.decoder.conv_in(h))
+        # Layer by layer: the activations of the whole last block are the most of all networks'.
+        block: Any
         for block in self.decoder.up_blocks:
-            h = self.through(block, h)
-        return Decoded(self.decoder.conv_out(normal_silu(self.decoder.conv_norm_out, h)))
+            for layer in block.layers():
+                h = self.through(layer, h)
+        return Decoded(self.through(self.decoder.output, h))
 
 
 class Encoder(nn.Module):
@@ -117,6 +120,9 @@ class Decoder(nn.Module):
         self.conv_norm_out = nn.GroupNorm(groups, width, EPS)
         self.conv_out = nn.Conv2d(width, 3, 3, padding=1)
 
+    def output(self, h: Tensor) -> Tensor:
+        return self.conv_out(normal_silu(self.conv_norm_out, h))  # type: ignore[no-any-return]
+
 
 class Block(nn.Module):
     """The ResNets of one size, and the way to the next."""
@@ -129,8 +135,11 @@ class Block(nn.Module):
         self.downsamplers = nn.ModuleList()
         self.upsamplers = nn.ModuleList()
 
+    def layers(self) -> list[Layer]:
+        return [*self.resnets, *self.downsamplers, *self.upsamplers]
+
     def forward(self, h: Tensor) -> Tensor:
-        for layer in (*self.resnets, *self.downsamplers, *self.upsamplers):
+        for layer in self.layers():
             h = layer(h)
         return h
 

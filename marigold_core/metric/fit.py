@@ -233,6 +233,12 @@ def fit_depth(
     # Without a second hint, near to far as it is drawn without any.
     near, far = guess.near_far
     usual = relief * near / (far - near) - span[0] if shift_invariant else 0.0
+    if shift_invariant and hints == 1:
+        notes.append(
+            f"One hint fixes the scale alone: the farthest point is taken to be {far / near:.3g}"
+            f" times as far as the nearest,{' an estimate' if guess.relief else ' a guess'}. Add a"
+            " known point at another depth."
+        )
     if together or not shift_open or hints == 1:
         fit = _scale_fit(x, y, weights, measures if together else None, span, usual,
                          shift_open and hints > 1)  # fmt: skip
@@ -286,6 +292,11 @@ def _line_fit(x: Floats, y: Floats, weights: Floats, inverse: bool | None) -> Me
         fits[True] = -x, 1 / y
     lines = {key: robust_line(*points, weights) for key, points in fits.items()}
     rising = [line for line in lines.values() if line is not None and line.rising >= 0.5]
+    if not rising and not np.ptp(y):
+        raise MarigoldError(
+            f"All known points have the distance {y[0]:.4g}, and the depth map has them at"
+            " different depths: give points at two distances or more, or one alone for the scale."
+        )
     if not rising:
         raise MarigoldError(
             "The known depths contradict the depth map: what is farther in the map has the smaller"

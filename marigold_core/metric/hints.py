@@ -68,6 +68,8 @@ class KnownDepths:
                 f"There are {len(metres)} known points, more than the {MAX_POINTS} allowed; leave"
                 " some out."
             )
+        behind = "Known point {} is at {:g}, behind the camera; a distance is above 0"
+        _check_all(metres >= 0, metres, behind)
         for values, name in ((metres, "known point"), (lengths[:, 4], "known length")):
             _check_all(values > 0, values, f"{name} {{}} is at {{:g}}; a distance is above 0")
         _check_all(weights > 0, weights, "Known point {} has the weight {:g}; weights are above 0")

@@ -121,6 +121,69 @@ def test_bad_hints_are_one_line(photo, capsys, options, words):
     assert not (photo / "photo.ply").exists()
 
 
+BAD_POINTS = {  # what is wrong: the table, and the message that a user reads
+    "outside the picture": (
+        "99,3,2\n5,5,3", "points.csv: Known point 1 at x = 99, y = 3 lies outside the picture of"
+        " 32x24 pixels.",
+    ),
+    "behind the camera": (
+        "3,3,2\n5,20,-3", "points.csv: Known point 2 is at -3, behind the camera; a distance is"
+        " above 0.",
+    ),
+    "contradicting": (
+        "3,3,8\n5,12,5\n9,22,2", "The known depths contradict the depth map: what is farther in"
+        " the map has the smaller distance. Check the positions (x from the left, y from the top)"
+        " and distances, or whether the map has white = near.",
+    ),
+    "all at one distance": (
+        "3,3,2\n5,12,2\n9,22,2", "All known points have the distance 2, and the depth map has them"
+        " at different depths: give points at two distances or more, or one alone for the scale.",
+    ),
+    "none": ("x,y,metres", "points.csv: the table has no points; its columns are x, y, metres."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", BAD_POINTS)
+@pytest.mark.parametrize("command", ["depth", "points", "mesh"])
+def test_bad_points_are_one_clear_message(photo, capsys, command, wrong):
+    table, message = BAD_POINTS[wrong]
+    (photo / "points.csv").write_text(table)
+    before = set(photo.rglob("*"))
+    assert main([command, "photo.jpg", "--known", "points.csv"]) == 2
+    error = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    assert [line for line in error if line.endswith(message)] == error[:1]
+    assert not {file for file in set(photo.rglob("*")) - before if file.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("table", "note"),
+    [
+        (  # 6.56 feet are 2 metres
+            "0,0,2\n8,4,3.0625\n16,12,5.125\n4,16,6.0417\n20,20,7.166\n0,8,13.36\n0,10,15.07",
+            "2 of the 2 outliers fit if they are in feet, not in metres.",
+        ),
+        (
+            "3,12,5\n9,12,5\n5,12,5",
+            "All known points are at the same depth in the map: they fix the scale alone. Add one"
+            " that is clearly nearer or farther.",
+        ),
+        (
+            "3,3,2",
+            "One hint fixes the scale alone: the farthest point is taken to be 5 times as far as"
+            " the nearest, a guess. Add a known point at another depth.",
+        ),
+    ],
+    ids=["feet for metres", "all at one depth", "one point"],
+)
+def test_suspicious_points_are_said_beside_the_result(photo, capsys, monkeypatch, table, note):
+    (photo / "points.csv").write_text(table)
+    if "same depth" in note:
+        flat = np.repeat(np.linspace(0, 1, SIZE[0], dtype=np.float32)[:, None], SIZE[1], 1)
+        monkeypatch.setitem(FakeMarigold.__call__.__globals__, "RAMP", flat)
+    assert main(["depth", "photo.jpg", "--known", "points.csv"]) == 0
+    assert f"  note: {note}\n" in capsys.readouterr().out
+
+
 def test_what_metres_exclude(photo, capsys):
     for command, option in (
         ("depth", ["--invert"]),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -153,6 +156,16 @@ def test_checkpointing_keeps_less(marigold):
         return sum(storages.values())
 
     assert kept(True) < 0.6 * kept(False)
+
+
+@pytest.mark.slow
+def test_half_of_a_card_of_eight_gigabytes_is_enough_at_the_full_size():
+    """Stable Diffusion 2's networks at 768 x 576; CUDA and cuDNN have the other half."""
+    program = Path(__file__).parents[2] / "benchmarks" / "guided_memory.py"
+    command = [sys.executable, program, "--dtype", "bfloat16", "--vae", "full"]
+    table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    kept, twice = (float(line.split("|")[4]) for line in table.splitlines()[-2:])
+    assert twice < 4 < 7 < kept
 
 
 def test_where_memory_runs_out_activations_are_computed_twice(marigold):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import evaluate
+import intrinsic_metrics
 import numpy as np
 import pytest
 import torch
@@ -16,7 +17,15 @@ from data.normal_sets import NORMALS_PROTOCOLS, open_normals
 from data.registry import open_dataset
 from data.sample import DataError
 from data_builders import picture
-from intrinsic_metrics import comparable, least_squares_scale, map_score, psnr, ssim
+from intrinsic_metrics import (
+    comparable,
+    least_squares_scale,
+    lpips_network,
+    map_score,
+    psnr,
+    ssim,
+    why_no_lpips,
+)
 from measures import MEASURES, Rules
 from normal_metrics import NormalScore, normal_score
 from targets import TARGETS
@@ -183,9 +192,51 @@ def test_a_table_of_intrinsic_images(folder, checkpoints, tmp_path, capsys, fami
     assert all(math.isfinite(rows[r]["albedo_psnr"]) for r in rows)
     said = capsys.readouterr().out
     assert "albedo PSNR ↑" in said and "albedo SSIM ↑" in said
-    assert ("LPIPS" in said) == (rows["1 steps x 2"]["albedo_lpips"] is not None)
+    assert ("LPIPS ↓" in said) == (rows["1 steps x 2"]["albedo_lpips"] is not None)
+    assert ("LPIPS is not measured" in said) == (why_no_lpips() is not None)
     again = run(folder, tmp_path, checkpoints[family], "--ceiling")  # from what was kept
     assert again["results"] == found["results"]
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """An empty place for torch's downloads, and no network known of before."""
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    lpips_network.cache_clear()
+    (tmp_path / "checkpoints").mkdir()
+    yield tmp_path / "checkpoints"
+    lpips_network.cache_clear()
+
+
+def test_without_its_package_or_weights_lpips_says_what_is_missing(hub, monkeypatch):
+    grey = np.random.default_rng(0).random((32, 32), np.float32)
+    monkeypatch.setattr(intrinsic_metrics, "find_spec", lambda name: None)
+    assert why_no_lpips() == ("LPIPS is not measured: the package is missing, `pip install lpips`.")
+    monkeypatch.setattr(intrinsic_metrics, "find_spec", lambda name: name)
+    assert why_no_lpips() == (
+        "LPIPS is not measured: put https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
+        f" into {hub}."
+    )
+    assert math.isnan(map_score(grey, grey, grey > -1).lpips)
+
+
+def test_lpips_of_the_package_with_a_random_backbone(hub):
+    """The published weights cannot be in a test; the package's own code and linear layers are."""
+    pytest.importorskip("lpips", exc_type=ImportError)
+    from torchvision.models import alexnet
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        torch.save(alexnet().state_dict(), hub / "alexnet-owt-7be5be79.pth")
+    rng = np.random.default_rng(0)
+    truth = rng.random((64, 80, 3)).astype(np.float32)
+    far, near = (truth + s * rng.normal(size=truth.shape).astype(np.float32) for s in (0.3, 0.03))
+    valid = np.ones(truth.shape[:2], bool)
+    scores = [map_score(p.clip(0, 1), truth, valid).lpips for p in (truth, near, far)]
+    assert scores[0] == 0 and 0 < scores[1] < scores[2]
+    grey = truth[..., 0]
+    assert map_score(grey, grey, valid).lpips == 0
+    assert map_score(grey * 0.5, grey, valid).lpips > 0
 
 
 def test_a_power_of_the_predicted_material_changes_only_that(folder, checkpoints, tmp_path):

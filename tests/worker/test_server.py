@@ -323,13 +323,27 @@ def test_guided_by_known_points_in_metres(worker):
     assert depth.shape == (40, 56)
     assert not (result["scale_invariant"] or result["shift_invariant"])
     assert 0.5 < np.median(depth) < 10
+
+    def points(last: tuple[float, ...]) -> dict[str, np.ndarray]:
+        return {"image": PICTURE, "known": np.float32([*known[:3], last])}
+
     for wrong, words in (
         ({"image": PICTURE}, "no known points"),
         ({"image": PICTURE, "known": known[:, :2]}, "no known points"),
-        ({"image": PICTURE, "known": known * 10}, "outside the picture"),
-    ):
+        (points((560, 60, 20)), "Known point 4 at x = 560, y = 60 lies outside the picture of 56x40"
+         " pixels."),
+        (points((8, 6, -2)), "Known point 4 is at -2, behind the camera; a distance is above 0."),
+        ({"image": PICTURE, "known": known * [1, 1, 0] + [0, 0, 2]}, "All known points have the"
+         " distance 2, and the depth map has them at different depths: give points at two distances"
+         " or more, or one alone for the scale."),
+        ({"image": PICTURE, "known": known[:1]}, "Guided sampling takes two or more known points at"
+         " different distances, and there are 1; leave the guidance out."),
+        ({"image": PICTURE, "known": known[:0]}, "There is no known depth, length or camera height"
+         " to fit to."),
+    ):  # fmt: skip
         worker.ask(71, "guided", settings, wrong)
-        assert words in worker.answer(71).content["error"]["message"]
+        message = worker.answer(71).content["error"]["message"]
+        assert message == words if words.endswith(".") else words in message
     worker.ask(72, "guided", settings | {"size": "large"}, {"image": PICTURE, "known": known})
     assert "size" in worker.answer(72).content["error"]["message"]
 
