@@ -3,10 +3,12 @@
     python -m benchmarks.camera                        # 80 rendered scenes, true depth
     python -m benchmarks.camera --checkpoint nano        # a checkpoint's own depth of them
     python -m benchmarks.camera --frames FOLDER [--checkpoint nano]
+    python -m benchmarks.camera --renders FOLDER [--checkpoint nano]
 
 Scenes are those of `training/render` (rooms, streets, table tops, portraits; 38 to 90 degrees),
 256 x 192. FOLDER holds one folder a frame, with a meta.json that names the picture, the depth file
-and the intrinsics, as benchmarks/metric.py takes it. True depth is made affine-invariant: its 0.5
+and the intrinsics, as benchmarks/metric.py takes it; or of --renders, what
+`training/render_dataset.py` writes. True depth is made affine-invariant: its 0.5
 and 99.5 percentiles become 0 and 1. A checkpoint's depth has no true relief of its own, so it is
 measured against that of the robust fit of scale and shift to the true depth.
 
@@ -27,9 +29,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from benchmarks.metric import read_truth
 from marigold_core import Marigold, read_image
+from marigold_core.depth_files import read_array
 from marigold_core.geometry.camera_estimate import estimate_camera
 from marigold_core.geometry.points import FAR, FOV_DEGREES, NEAR
 from training.render.procedural import render_scene
@@ -63,6 +67,15 @@ def frames(folder: Path) -> Iterator[Case]:
         yield read_image(file.parent / meta["rgb_file"]), depth, fov
 
 
+def renders(folder: Path) -> Iterator[Case]:
+    for line in (folder / "manifest.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        depth = read_array(folder / row["depth"]) * row["unit_m"]
+        valid = np.asarray(Image.open(folder / row["mask"])) > 0
+        fov = 2 * math.degrees(math.atan(max(depth.shape) / 2 / row["intrinsics"][0]))
+        yield read_image(folder / row["image"]), np.where(valid, depth, np.nan), fov
+
+
 def affine_invariant(depth: NDArray[Any]) -> tuple[NDArray[np.float32], float]:
     """Depth with 0 and 1 at its percentiles, and its relief."""
     low, high = np.nanpercentile(depth, [0.5, 99.5])
@@ -86,11 +99,16 @@ def fitted_relief(prediction: NDArray[Any], depth: NDArray[Any]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--frames", type=Path, metavar="FOLDER")
+    parser.add_argument("--renders", type=Path, metavar="FOLDER")
     parser.add_argument("--scenes", type=int, default=80)
     parser.add_argument("--checkpoint")
     arguments = parser.parse_args()
     marigold = Marigold.from_pretrained(arguments.checkpoint) if arguments.checkpoint else None
-    cases = frames(arguments.frames) if arguments.frames else scenes(arguments.scenes)
+    cases, name = scenes(arguments.scenes), "rendered scenes"
+    if arguments.frames or arguments.renders:
+        read = frames if arguments.frames else renders
+        folder = arguments.frames or arguments.renders
+        cases, name = read(folder), folder.name
     count, angles, reliefs, seconds = 0, [], [], []
     for picture, depth, fov in cases:
         if marigold is None:
@@ -107,7 +125,6 @@ def main() -> None:
             reliefs.append([abs(math.log(one / relief)) for one in (found.relief, FAR / NEAR)])
         if found.fov_degrees is not None:
             angles.append([abs(one - fov) for one in (found.fov_degrees, FOV_DEGREES)])
-    name = arguments.frames.name if arguments.frames else "rendered scenes"
     columns = ("data", "depth", "relief estimated", "its error", "of 5", "angle estimated",
                "its error", "of 50°")  # fmt: skip
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")

@@ -17,6 +17,7 @@ asks for a new one.
         runs/assets/textures --val-data folder:PHOTOGRAPHS
 
 also learns photographs, and prints what PSNR those of --val-data survive with, the mean over them.
+--normals adds the normals of --data: a VAE for depth alone gives them back as greys.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from marigold_core.checkpoints.checksums import write_checksums
+from marigold_core.errors import MarigoldError
 from marigold_core.files import atomic_path
 
 TEXT_WIDTH = 32
@@ -157,10 +159,29 @@ def stored_samples(specs: list[str], farthest: float | None) -> list[tuple[Tenso
     return pool
 
 
+def stored_normals(specs: list[str]) -> list[tuple[Tensor]]:
+    """The normals of those data sets, one in a batch, as targets in [-1, 1]; 0 = not known."""
+    pool = []
+    for spec in specs:
+        dataset = open_dataset(spec, maps=("normals",))
+        for index in tqdm(range(len(dataset)), desc=f"normals of {spec}"):
+            try:
+                sample = dataset[index]
+            except DataError as error:
+                tqdm.write(f"left out: {error}")
+                continue
+            if unusable(sample, True, TARGETS["normals"]) is None:
+                pool.append((sample.maps["normals"][None].half(),))
+    if not pool:
+        raise MarigoldError(f"--normals: {', '.join(specs)} has no normals that can be used.")
+    return pool
+
+
 def draw(
-    pool: list[tuple[Tensor, Tensor]], count: int, side: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """`count` square windows of pictures and depths, each of another sample of the pool."""
+    pool: Sequence[tuple[Tensor, ...]], count: int, side: int, generator: torch.Generator
+) -> tuple[Tensor, ...]:
+    """`count` square windows, each of another sample of the pool: of pictures and their depths, or
+    of what else its tuples hold."""
     windows = []
     for _ in range(count):
         pair = pool[int(torch.randint(len(pool), (), generator=generator))]
@@ -169,15 +190,15 @@ def draw(
             for size in (len(pair[0]), pair[0].shape[-2] - side + 1, pair[0].shape[-1] - side + 1)
         )
         windows.append([p[row, :, top : top + side, left : left + side].float() for p in pair])
-    rgb, depth = (torch.stack(part) for part in zip(*windows, strict=True))
-    return rgb, depth
+    return tuple(torch.stack(part) for part in zip(*windows, strict=True))
 
 
 class Windows:
     """Training windows: `batch(step)` is (pictures, depths), (B, 3, side, side) in [-1, 1].
 
     With --pictures half of the pictures are windows of those folders, without a depth; the rest
-    are of procedural scenes and, in equal parts, of --data.
+    are of procedural scenes and, in equal parts, of --data. With --normals that half, or with
+    --pictures a half of it, are normals of --data.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
@@ -191,17 +212,21 @@ class Windows:
         if args.data:
             self.pools.append(stored_samples(args.data, args.farthest))
         self.pictures = Pictures(args.pictures) if args.pictures else None
+        self.normals = stored_normals(args.data) if args.normals else None
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-        alone = self.count // 2 if self.pictures else 0
+        alone = self.count // 2 if self.pictures or self.normals else 0
+        of_normals = 0 if not self.normals else alone // 2 if self.pictures else alone
         each = (self.count - alone) // len(self.pools)
         parts = [draw(pool, each, self.side, generator) for pool in self.pools]
         rgb, depth = (torch.cat(part) for part in zip(*parts, strict=True))
         if self.pictures:
             random = np.random.default_rng((self.seed, step))
-            windows = [self.pictures.window(self.side, random) for _ in range(alone)]
+            windows = [self.pictures.window(self.side, random) for _ in range(alone - of_normals)]
             rgb = torch.cat([rgb, torch.stack(windows) * 2 - 1])
+        if self.normals:
+            rgb = torch.cat([rgb, *draw(self.normals, of_normals, self.side, generator)])
         return rgb, depth
 
 
@@ -316,6 +341,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", nargs="+", metavar="KIND:WHERE", help="as much as the scenes")
     parser.add_argument("--pictures", nargs="+", type=Path, metavar="FOLDER",
         help="photographs, textures, environment maps: half of a batch's pictures")  # fmt: skip
+    parser.add_argument("--normals", action="store_true",
+        help="normals of --data too, as pictures: for a VAE that keeps them")  # fmt: skip
     parser.add_argument("--channels", nargs="+", type=int, metavar="N",
         help="of a new U-Net, finest level first (96 128 96 or --start's)")  # fmt: skip
     parser.add_argument("--val-data", nargs="+", metavar="KIND:WHERE",
@@ -334,6 +361,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=2024)
     args = parser.parse_args(argv)
+    if args.normals and not args.data:
+        parser.error("--normals takes them from --data")
     if args.channels and (len(args.channels) < 3 or any(c < 32 or c % 32 for c in args.channels)):
         parser.error("--channels wants three levels or more, each a multiple of 32")
     if args.decoder_only and not args.start:

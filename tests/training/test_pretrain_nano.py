@@ -11,6 +11,9 @@ import torch
 from data_builders import rendered_folder
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from PIL import Image
+from training_runs import build_mapped
+
+from marigold_core.errors import MarigoldError
 
 SMALL = ["--scenes", "4", "--steps", "2", "--batch-size", "4", "--crop", "32", "--device", "cpu"]
 
@@ -73,7 +76,7 @@ def test_a_decoder_trained_alone_leaves_the_latents_as_they_were(base, tmp_path)
 def test_half_of_a_batchs_pictures_have_no_depth(photographs):
     args = type("Args", (), {
         "batch_size": 8, "crop": 32, "seed": 1, "scenes": 8, "device": "cpu", "data": None,
-        "farthest": None, "pictures": [photographs],
+        "farthest": None, "pictures": [photographs], "normals": False,
     })  # fmt: skip
     windows = pretrain_nano.Windows(args)
     rgb, depth = windows.batch(0)
@@ -82,6 +85,30 @@ def test_half_of_a_batchs_pictures_have_no_depth(photographs):
     again, _ = windows.batch(0)
     other, _ = windows.batch(1)
     assert torch.equal(rgb, again) and not torch.equal(rgb, other)
+
+
+def test_half_of_those_are_normals_as_the_finetuning_encodes_them(photographs, tmp_path):
+    folder = build_mapped(tmp_path / "balls", 3)
+    (folder / "depth").mkdir()
+    for picture in (folder / "images").iterdir():
+        depth = np.random.default_rng(0).uniform(1, 9, (64, 64)).astype(np.float32)
+        np.save(folder / "depth" / f"{picture.stem}.npy", depth)
+    args = type("Args", (), {
+        "batch_size": 8, "crop": 32, "seed": 1, "scenes": 8, "device": "cpu", "farthest": None,
+        "data": [f"folder:{folder}"], "pictures": [photographs], "normals": True,
+    })  # fmt: skip
+    rgb, depth = pretrain_nano.Windows(args).batch(0)
+    assert rgb.shape == (8, 3, 32, 32) and depth.shape == (4, 3, 32, 32)
+    length = rgb.norm(dim=1)
+    assert [bool((one - 1).abs().max() < 1e-2) for one in length] == [False] * 6 + [True] * 2
+    args.pictures = None
+    rgb, _ = pretrain_nano.Windows(args).batch(0)
+    assert ((rgb.norm(dim=1) - 1).abs().flatten(1).amax(1) < 1e-2).tolist() == (
+        [False] * 4 + [True] * 4
+    )
+    args.data = [f"folder:{rendered_folder(tmp_path / 'depth alone', 1)}"]
+    with pytest.raises(MarigoldError, match="normals"):
+        pretrain_nano.Windows(args)
 
 
 class HalfGrey(torch.nn.Module):
