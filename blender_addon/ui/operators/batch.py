@@ -87,7 +87,7 @@ class MARIGOLD_OT_batch(EngineRun, ShapeSettings, bpy.types.Operator):
             )  # fmt: skip
             obj.location.x += offset
             # Of the view at its far end.
-            half = math.tan(get_input(obj, "Field of View") / 2)
+            half = 1 if self.panorama else math.tan(get_input(obj, "Field of View") / 2)
             offset += 1.2 * 2 * get_input(obj, "Far") * half
         for message in failed:
             self.report({"WARNING"}, message)

@@ -125,7 +125,8 @@ class MARIGOLD_OT_render_clip(bpy.types.Operator):
             """By name: an undo or another file may have replaced the scene meanwhile."""
             scene = bpy.data.scenes.get(name)
             if scene is not None:
-                _set(scene, before | {"camera": bpy.data.objects.get(before["camera"])})
+                camera = bpy.data.objects.get(before["camera"], scene.camera)
+                _set(scene, before | {"camera": camera if before["camera"] else None})
 
         return scene, target, restore
 
