@@ -10,7 +10,7 @@ take the same. Counted: without data or time, on torch's fake tensors, the bytes
 live at once, weights included, at the worst moment. What libraries take beside tensors is not in
 it: the CUDA context (about half a GB), workspaces of cuDNN, and gaps between blocks. --measure
 runs the step with random weights: on CUDA torch's peak of allocated memory; on a CPU (Linux) how
-much the process has grown, where the allocator's caches are in it.
+much the process has grown, of which the first row alone is fair: later ones find kept pages.
 
 Rows: with activations kept, and computed twice (`checkpointing`, which a run that meets the end of
 the memory turns on by itself); with Stable Diffusion's VAE and the tiny one. Writes Markdown.

@@ -44,6 +44,9 @@ class IntrinsicImages:
 
     maps: name -> float32 in [0, 1], (H, W, 3) for colours, (H, W) for grey maps such as roughness,
         in the checkpoint's order, as the checkpoint has them: in the colour space of `spaces`.
+        Roughness and metallicity are linear by model_index.json, and are returned as that says and
+        as diffusers returns them. The authors' appearance checkpoint was trained on them at the
+        power 1 / 2.2, though: `maps["roughness"] ** 2.2` is its estimate of a material's roughness.
     uncertainty: name -> float32 >= 0 of the same shape, the spread of the ensemble; None when there
         was one member.
     spaces: name -> "linear" or "srgb". up_to_scale: the names of maps known up to a factor.

@@ -153,6 +153,17 @@ def test_a_run_gives_named_maps_in_the_checkpoints_order(checkpoints, family, sh
     assert result.up_to_scale == loose
 
 
+def test_roughness_and_metallicity_are_returned_as_the_checkpoint_gives_them(checkpoints):
+    """No power is undone: they are linear by model_index.json, and so diffusers takes them."""
+    picture = np.random.default_rng(0).random((32, 48, 3), np.float32)
+    options = {"processing_resolution": 0, "num_inference_steps": 1, "seed": 1}
+    decoded = checkpoints["iid-appearance"].predict(picture, **options)
+    result = checkpoints["iid-appearance"](picture, **options)
+    for channel, name in enumerate(("roughness", "metallicity")):
+        assert np.array_equal(result.maps[name], decoded[0, 1, channel].numpy())
+        assert np.array_equal(result.linear(name), result.maps[name])
+
+
 def test_members_do_not_depend_on_the_batches(checkpoints):
     picture = np.random.default_rng(0).random((32, 48, 3), np.float32)
     options = {"processing_resolution": 48, "num_inference_steps": 2, "ensemble_size": 3, "seed": 5}
