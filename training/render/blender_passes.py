@@ -191,7 +191,7 @@ def denoise_light(scene: bpy.types.Scene) -> None:
     for option, value in (("prefilter", "NONE"), ("quality", "FAST")):  # as the picture's
         if hasattr(denoise, option):
             setattr(denoise, option, value)
-        else:  # Blender 5
+        elif option.title() in denoise.inputs:  # Blender 5; 4.2 has no quality
             denoise.inputs[option.title()].default_value = value.title()
     mixed = next(socket for socket in light.outputs if socket.type == "RGBA")
     for source, name in (
