@@ -15,8 +15,8 @@ the largest resident size of a process that does nothing else.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
+import math
 import multiprocessing
 import statistics
 import sys
@@ -154,8 +154,7 @@ def load(case: Case, names: tuple[str, ...] = ENGINES) -> Engines:
     if "expert" in names:
         tuned = [unet, vae]
         if case.dtype != torch.float32:  # in float32 channels last gains nothing
-            copies = [copy.deepcopy(network).to(case.dtype) for network in tuned]
-            tuned = [network.to(memory_format=torch.channels_last) for network in copies]
+            tuned = [in_dtype(network, case.dtype) for network in tuned]
         made["expert"] = pipeline(*tuned, config, prompt.to(case.dtype))
     if "diffusers" in names:
         made["diffusers"] = pipeline(unet, vae, config, prompt)
@@ -205,6 +204,15 @@ def own_network(network: Any, prompt: torch.Tensor, dtype: torch.dtype) -> Any:
     return own.eval().requires_grad_(False)
 
 
+def in_dtype(network: Any, dtype: torch.dtype) -> Any:
+    """diffusers' network once more, channels last, without a second copy in float32."""
+    with torch.device("meta"):
+        twin = type(network).from_config(network.config)
+    state = {name: weight.to(dtype, copy=True) for name, weight in network.state_dict().items()}
+    twin.load_state_dict(state, assign=True)
+    return twin.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
 def pipeline(
     unet: Any, vae: Any, config: dict[str, Any], prompt: torch.Tensor
 ) -> MarigoldDepthPipeline:
@@ -232,7 +240,10 @@ def full_size(device: str) -> tuple[Any, Any, dict[str, Any], torch.Tensor]:
 def compare(
     engines: Engines, case: Case, repeats: int
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Median seconds and, on CUDA, peak GiB of each engine, run in turn."""
+    """Median seconds and, on CUDA, peak GiB of each engine with its own weights, run in turn.
+
+    An engine for which memory runs out has NaN, and the others continue.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in engines}
     peaks: dict[str, float] = {}
     for repeat in range(repeats + 1):
@@ -240,14 +251,26 @@ def compare(
             if case.device == "cuda":
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
+                others = torch.cuda.memory_reserved() - weight_bytes(run)
             began = time.perf_counter()
-            run(case)
+            try:
+                run(case)
+            except torch.OutOfMemoryError as error:
+                print(f"{name}: {str(error).splitlines()[0]}", file=sys.stderr)
+                seconds[name].append(math.nan)
+                continue
             if case.device == "cuda":
                 torch.cuda.synchronize()
-                peaks[name] = torch.cuda.max_memory_reserved() / 2**30
+                peaks[name] = (torch.cuda.max_memory_reserved() - others) / 2**30
             if repeat:  # the first round warms up
                 seconds[name].append(time.perf_counter() - began)
     return {name: statistics.median(times) for name, times in seconds.items()}, peaks
+
+
+def weight_bytes(run: Any) -> int:
+    """Of the engine's networks. run: as from `load`."""
+    networks = run.args[1].unet, run.args[1].vae
+    return sum(p.numel() * p.element_size() for network in networks for p in network.parameters())
 
 
 def peak_of_child(name: str, case: Case, threads: int) -> float:

@@ -6,8 +6,11 @@
 Measures whole calls of this engine, of diffusers with its defaults and of diffusers as an expert
 tunes it (see engine.py), in turn; fits the cost to members, steps and pixels; and checks: parity in
 float32 and in the device's half precision, the VAE in half precision alone, and the halving of a
-batch for which memory runs out. Prints one table and the verdicts, writes JSON, and exits with 1
-where a check fails. --compile adds the U-Net through torch.compile, with its warm-up.
+batch for which memory runs out. Beside them: the share of the matrix product's ceiling that is
+reached, the share of alignment and merging, one step end to end and with a tiny VAE beside what
+others published, and the memory that ten members take. Prints one table and the verdicts, writes
+JSON, and exits with 1 where a check fails. --compile adds the U-Net through torch.compile, with its
+warm-up.
 """
 
 from __future__ import annotations
@@ -16,15 +19,18 @@ import argparse
 import json
 import sys
 import time
+import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import engine
 import numpy as np
+import roofline
 import torch
+from diffusers import AutoencoderTiny
 from diffusers.utils import logging
 from engine import Case
 
@@ -36,6 +42,11 @@ from marigold_core.memory import OutOfMemory
 PARITY = 1e-4  # of depth in [0, 1], in float32
 # Random weights make a VAE noisier than any picture; nano's differs by 0.001.
 VAE_DIFFERENCE = 0.02
+# bf16 Tops/s: the vendor's figure for dense matrices with float32 sums.
+PUBLISHED = {
+    "end to end": {"published ms": 121, "card": "RTX 4090", "its Tops/s": 165},
+    "LCM with a tiny VAE": {"published ms": 85, "card": "RTX 3090", "its Tops/s": 71},
+}
 NOT_LINEAR = 0.25  # median relative error of the fit, on a machine with nothing else to do
 
 
@@ -43,7 +54,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", choices=("cuda", "cpu"), default=default)
     parser.add_argument("--small", action="store_true", help="nano and 64 x 48 pixels")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--compile", action="store_true")
@@ -69,7 +81,7 @@ def main() -> int:
     report["fit"] = fitted(base, args.repeats)
     networks = engine.networks(base)
     report["checks"] = {
-        name: check(base, half, networks)
+        name: checked(check, base, half, networks)
         for name, check in (
             ("float32 parity", float32_parity),
             ("half precision parity", half_parity),
@@ -77,14 +89,37 @@ def main() -> int:
             ("out of memory", halving),
         )
     }
+    del networks
+    limits = roofline.ceilings(args.device, base.dtype)
+    for name, measure in (
+        ("ten members", ten_members),
+        ("beside what was published", beside_published),
+        ("memory", memory),
+    ):
+        report[name] = attempted(measure, base, limits)
+        print(f"{name}: {report[name]}", flush=True)
     if args.compile:
-        report["torch.compile"] = compiled(base, args.repeats)
+        report["torch.compile"] = attempted(compiled, base, args.repeats)
+        print(f"torch.compile: {report['torch.compile']}", flush=True)
     report["seconds"] = time.perf_counter() - began
     for name, facts in report["checks"].items():
         print(f"{'ok    ' if facts['ok'] else 'FAILED'} {name}: {facts}")
     print(f"fit: {report['fit']}\n{args.output}, {report['seconds']:.0f} s")
     args.output.write_text(json.dumps(report, indent=1, default=str) + "\n", encoding="utf-8")
     return 0 if all(facts["ok"] for facts in report["checks"].values()) else 1
+
+
+def attempted(measure: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """What was measured, or why not: one failure does not cost the rest of the report."""
+    try:
+        return measure(*arguments)
+    except Exception as error:
+        traceback.print_exc()
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def checked(check: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    return {"ok": False} | attempted(check, *arguments)
 
 
 def device_name(device: str) -> str:
@@ -98,7 +133,8 @@ def speed(base: Case, repeats: int) -> Iterator[dict[str, Any]]:
     engines = engine.load(base)
     for steps, members in ((1, 1), (4, 1), (1, 10), (4, 10)):
         case = replace(base, steps=steps, members=members)
-        seconds, peaks = engine.compare(engines, case, repeats)
+        # diffusers may take minutes to align ten members.
+        seconds, peaks = engine.compare(engines, case, repeats if members == 1 else 1)
         theirs, expert, ours = (seconds[name] for name in engine.ENGINES)
         print(
             f"| {steps} | {members} | {theirs:.3f} | {expert:.3f} | {ours:.3f} "
@@ -254,6 +290,71 @@ def halving_on_the_card(marigold: Marigold, base: Case) -> str:
     finally:
         hook.remove()
         torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def ten_members(base: Case, limits: roofline.Ceilings) -> dict[str, Any]:
+    """Ten members in four steps: operations a second of the ceiling, and where the time goes."""
+    case = replace(base, steps=4, members=10)
+    run = engine.load(base, ("marigold-kit",))["marigold-kit"]
+    run(case)
+    began = time.perf_counter()
+    stages = run(case).seconds
+    whole = time.perf_counter() - began
+    facts: dict[str, Any] = {
+        "merge": f"{stages['ensemble'] / whole:.1%} of a run",
+        "seconds": {stage: round(took, 4) for stage, took in stages.items()},
+    }
+    if base.weights == "full":
+        networks = roofline.own_networks("meta", base.dtype)
+        costs = roofline.costs(networks, (base.width, base.height), base.dtype)
+        encode, step, decode = (costs[stage].operations for stage in roofline.STAGES)
+        operations = encode + case.members * (case.steps * step + decode)
+        facts["of the ceiling"] = f"{operations / whole / limits.matmul:.0%}"
+    return facts
+
+
+def beside_published(base: Case, limits: roofline.Ceilings) -> dict[str, Any]:
+    """Milliseconds of one step, one member: with the VAE, and with a tiny VAE of random weights."""
+    facts: dict[str, Any] = {"ceiling here, Tops/s": round(limits.matmul / 1e12, 2)}
+    square = replace(base, height=base.width)
+    for name, case, tiny in (
+        ("end to end", base, False), ("LCM with a tiny VAE", square, True),
+    ):  # fmt: skip
+        run = engine.load(case, ("marigold-kit",))
+        if tiny:
+            vae = AutoencoderTiny().to(case.device, case.dtype).eval()
+            run["marigold-kit"].args[1].vae = vae.to(memory_format=torch.channels_last)
+        seconds = engine.compare(run, case, 3)[0]["marigold-kit"]
+        facts[name] = {
+            "ms": round(1000 * seconds, 1),
+            "picture": f"{case.width} x {case.height}",
+            **PUBLISHED[name],
+        }
+    return facts
+
+
+def memory(base: Case, limits: roofline.Ceilings) -> dict[str, Any]:
+    """Peak GiB of ten members in a square, with what is free, and in 4 and 3 GB (on CUDA)."""
+    case = replace(base, height=base.width, steps=1, members=10)
+    run = engine.load(case, ("marigold-kit",))
+    facts: dict[str, Any] = {"picture": f"{case.width} x {case.height}"}
+    marigold = run["marigold-kit"].args[1]
+    for name, gib, low_memory in (
+        ("all of the card", 0, False),
+        ("4 GB", 4, False),
+        ("3 GB", 3, True),
+    ):
+        if base.device == "cuda" and gib:
+            whole = torch.cuda.get_device_properties(0).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, gib * 2**30 / whole))
+        marigold.low_memory = low_memory
+        if low_memory:
+            marigold.unet.to("cpu")
+        seconds, peaks = engine.compare(run, case, 1)
+        facts[name] = {"seconds": seconds["marigold-kit"], "peak GiB": peaks.get("marigold-kit")}
+    if base.device == "cuda":
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    return facts
 
 
 def compiled(base: Case, repeats: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,7 +21,7 @@ from .denoising import decode, denoise, encode, start_of, vae_factor
 from .diffusion import NoiseSchedule
 from .errors import MarigoldError
 from .images import read_samples
-from .memory import in_batches, unet_batch, vae_batch
+from .memory import in_batches, release_memory, unet_batch, vae_batch
 from .options import Options
 from .progress import Callback, Reporter, timed
 from .resize import checked_mask, processing_size, to_pixels
@@ -40,7 +41,8 @@ class Marigold:
     family: "ddim", "lcm", or "e2e", which starts from zeros instead of noise and takes one step.
     num_inference_steps, processing_resolution (pixels of the longer side), ensemble_size: what
     None means in a call. target: what is estimated, None is depth. device: where the tensors
-    between the networks are made; None is the U-Net's.
+    between the networks are made; None is the U-Net's. low_memory: keep the U-Net on the CPU, and
+    on the device only while it denoises: there the VAE then never needs room beside it.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Marigold:
         ensemble_size: int = 1,
         target: Target | None = None,
         device: torch.device | str | None = None,
+        low_memory: bool = False,
     ) -> None:
         # diffusers' model classes type their call and config too loosely to be of use here.
         self.unet: Any = unet.eval()
@@ -69,6 +72,9 @@ class Marigold:
         self.ensemble_size = ensemble_size
         self.target = target or depth_target()
         self.device = torch.device(device or next(unet.parameters()).device)
+        self.low_memory = low_memory
+        if low_memory:
+            self.unet.to("cpu")
 
     @classmethod
     def from_pretrained(
@@ -82,6 +88,7 @@ class Marigold:
         device: torch.device | str | None = None,
         vae: str | os.PathLike[str] | nn.Module | None = None,
         base: str | os.PathLike[str] | None = None,
+        low_memory: bool = False,
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
     ) -> Marigold:
@@ -89,7 +96,8 @@ class Marigold:
 
         dtype (torch_dtype in older diffusers): a torch.dtype or its name; None is float32 on the
         CPU, or bfloat16 for a large U-Net where that is faster, and float16 elsewhere.
-        device: None is CUDA, else MPS, else the CPU. The rest as in `load_checkpoint`. Raises
+        device: None is CUDA, else MPS, else the CPU. low_memory: as in the class; for a card of
+        3 GB. The rest as in `load_checkpoint`. Raises
         CheckpointError that names the file and the reason, MarigoldError for a device that is not
         here.
         """
@@ -104,10 +112,10 @@ class Marigold:
             cache_dir=cache_dir,
             local_files_only=local_files_only,
         )
-        return cls.from_checkpoint(checkpoint)
+        return cls.from_checkpoint(checkpoint, low_memory=low_memory)
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint) -> Marigold:
+    def from_checkpoint(cls, checkpoint: Checkpoint, *, low_memory: bool = False) -> Marigold:
         """Around networks that are loaded already."""
         info = checkpoint.info
         return cls(
@@ -120,16 +128,30 @@ class Marigold:
             processing_resolution=info.processing_resolution,
             ensemble_size=info.ensemble_size,
             target=target_of(info),
+            low_memory=low_memory,
         )
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> Marigold:
         """Move the networks, in place; None leaves the device or the dtype."""
-        self.unet.to(device=device, dtype=dtype)
+        self.unet.to(device=None if self.low_memory else device, dtype=dtype)
         self.vae.to(device=device, dtype=dtype)
         self.device = torch.device(device or self.device)
         return self
+
+    @contextmanager
+    def unet_on_device(self) -> Iterator[None]:
+        """The U-Net is on the device within the block, and with `low_memory` only there."""
+        if not self.low_memory:
+            yield
+            return
+        try:
+            self.unet.to(self.device)
+            yield
+        finally:
+            self.unet.to("cpu")
+            release_memory()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -272,7 +294,7 @@ class Marigold:
                     for number in numbers
                 ]
             copies = (len(numbers), 1, 1, 1)
-            with timed(seconds, "denoise", wait):
+            with timed(seconds, "denoise", wait), self.unet_on_device():
                 clean = denoise(
                     self.unet,
                     table,
@@ -298,6 +320,8 @@ class Marigold:
     def _frames_at_once(self, latents: Tensor, count: int, options: Options) -> int:
         """How many of `count` frames to denoise together, each from these latents; at least 1."""
         members = len(latents)
+        if self.low_memory and options.batch_size is None:
+            return 1
         fit = options.batch_size or unet_batch(
             self.unet, latents[0, 0].numel(), members * count, self.device
         )

@@ -20,8 +20,8 @@ HEADROOM = 0.8
 # Without a count of free memory (CPU, MPS): enough for 8 members of 768 x 768 in float32.
 ASSUMED_FREE = 2 * 2**30
 # CPU seconds per member, SD2 U-Net at 24 x 32 latents, batches of 1, 2, 4, 8: 1.10, 0.88, 0.68,
-# 0.58, because the weights are read once a batch; at 12 x 16, where they are most of the work, a
-# batch of 10 takes as long as one of 5. A small U-Net gains up to 4 and nothing later.
+# 0.58, as the weights are read once a batch; diffusers' at 12 x 16 latents, where they are most
+# of the work, batches of 1, 5, 10: 1.01, 0.53, 0.35. A small U-Net gains up to 4 and nothing later.
 # On MPS nobody says how much is free, attention may not be fused, and Metal aborts the process
 # where CUDA raises an error that a smaller batch could answer.
 LARGEST_BATCH = {"cpu": 16, "mps": 2}

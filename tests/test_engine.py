@@ -494,3 +494,32 @@ def test_progress_never_runs_backwards_when_a_batch_is_halved(limit):
 def test_lcm_refuses_a_spacing_that_it_would_ignore():
     with pytest.raises(MarigoldError, match="timesteps of its own"):
         build("lcm").predict(PICTURE, timestep_spacing="leading")
+
+
+def test_with_low_memory_the_unet_is_on_the_device_only_while_it_denoises(monkeypatch):
+    # "cpu:0" is the CPU, too, but tells the device from where the U-Net waits.
+    marigold = build(device="cpu:0", low_memory=True)
+    expected = build().predict(PICTURE, seed=0, ensemble_size=2)
+    events: list[str] = []
+    move = marigold.unet.to
+    monkeypatch.setattr(marigold.unet, "to", lambda place: events.append(str(place)) or move(place))
+    marigold.unet.register_forward_pre_hook(lambda *_: events.append("denoise"))
+    for name in ("encode", "decode"):
+        run = getattr(marigold.vae, name)
+        monkeypatch.setattr(
+            marigold.vae,
+            name,
+            lambda *args, run=run, name=name, **options: (
+                events.append(name) or run(*args, **options)
+            ),
+        )
+    got = marigold.predict(PICTURE, seed=0, ensemble_size=2)
+    assert events == ["encode", "cpu:0", "denoise", "denoise", "cpu", "decode", "decode"]
+    torch.testing.assert_close(got, expected)
+
+    def cancel(_):
+        raise Cancelled("stop")
+
+    with pytest.raises(Cancelled):
+        marigold.predict(PICTURE, seed=0, callback=cancel)
+    assert events[-1] == "cpu"

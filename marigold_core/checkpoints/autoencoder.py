@@ -167,4 +167,4 @@ class Attention(SelfAttention):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = super().forward(self.group_norm(x).flatten(2).transpose(1, 2))
-        return rows.transpose(1, 2).unflatten(2, x.shape[2:]) + x
+        return x + rows.transpose(1, 2).unflatten(2, x.shape[2:])  # in the layout of x

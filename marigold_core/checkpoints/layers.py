@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .convolution import convolve
+from .convolution import convolve, laid_out
 
 Layer = Callable[..., Tensor]
 
@@ -85,7 +85,7 @@ class Downsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.conv.padding == (0, 0):
             x = F.pad(x, (0, 1, 0, 1))
-        return self.conv(x)  # type: ignore[no-any-return]
+        return self.conv(laid_out(x, self.conv.weight))  # type: ignore[no-any-return]
 
 
 class Upsample(nn.Module):
@@ -113,6 +113,7 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """size: of the result, where a side is 2 h - 1 because 2 h - 1 was halved to h."""
+        x = laid_out(x, self.conv.weight)
         y: Tensor = self.conv(x)
         if size is None or size == tuple(y.shape[2:]):
             return y

@@ -235,7 +235,7 @@ class Transformer(nn.Module):
         rows = F.linear(rows, self.proj_in.weight.flatten(1), self.proj_in.bias)
         rows = self.transformer_blocks[0](rows)
         rows = F.linear(rows, self.proj_out.weight.flatten(1), self.proj_out.bias)
-        return rows.transpose(1, 2).unflatten(2, x.shape[2:]) + x
+        return x + rows.transpose(1, 2).unflatten(2, x.shape[2:])  # in the layout of x
 
 
 class TransformerBlock(nn.Module):

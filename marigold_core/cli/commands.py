@@ -225,6 +225,8 @@ def load(arguments: argparse.Namespace) -> Marigold:
             "vae": arguments.tiny_vae,
         }
         named = {name: value for name, value in options.items() if value is not None}
+        if arguments.low_memory:
+            named["low_memory"] = True
         marigold = Marigold.from_pretrained(arguments.checkpoint, **named)
     where = f"{marigold.device}, {str(marigold.dtype).removeprefix('torch.')}"
     say(f"{printable(arguments.checkpoint)}: loaded in {seconds['load']:.2f} s ({where})")

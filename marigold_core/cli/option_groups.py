@@ -166,6 +166,11 @@ def add_model(parser: argparse.ArgumentParser, checkpoint: str | None = "nano") 
         metavar="N",
         help="predictions at once (default: what fits)",
     )
+    machine.add_argument(
+        "--low-memory",
+        action="store_true",
+        help="for a GPU of 3 GB: the U-Net is there only while it denoises",
+    )
     add_debug(machine)
 
 

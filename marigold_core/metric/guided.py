@@ -256,7 +256,8 @@ def _gradients(marigold: Marigold, checkpointing: bool) -> Iterator[None]:
     for network in switched:
         network.enable_gradient_checkpointing()
     try:
-        yield
+        with marigold.unet_on_device():
+            yield
     finally:
         for parameter in wanted:
             parameter.requires_grad_(True)

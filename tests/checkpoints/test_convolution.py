@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from checkpoint_builders import for_inference
+from checkpoint_builders import TEXT_WIDTH, for_inference, tiny_unet
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -62,7 +62,7 @@ def test_which_way_is_taken(monkeypatch):
         )
     large, few, narrow = (
         made(1, 128, 128, 28, 28),
-        made(1, 1024, 1024, 6, 8),
+        made(1, 1280, 1280, 6, 8),
         made(1, 64, 64, 28, 28),
     )
     with torch.inference_mode():
@@ -73,6 +73,26 @@ def test_which_way_is_taken(monkeypatch):
     x, weight, bias = large
     convolve(x.requires_grad_(), weight, bias).sum().backward()
     assert len(taken) == 2 and x.grad is not None, "gradients are torch's"
+
+
+@pytest.mark.parametrize("least", [1, 10**6], ids=["Winograd where it can be", "torch's alone"])
+@torch.no_grad()
+def test_many_weights_are_never_brought_into_another_order(least, monkeypatch):
+    monkeypatch.setattr(convolution, "LEAST_CHANNELS", least)
+    monkeypatch.setattr(convolution, "LEAST_PIXELS", 1)
+    unet = for_inference(tiny_unet().eval(), torch.randn(1, 2, TEXT_WIDTH))
+    layouts = []
+    for name in ("conv2d", "conv_transpose2d"):
+        run = getattr(F, name)
+
+        def seen(x, weight, *args, run=run, **options):
+            if weight.numel() > x.numel() and weight.shape[-1] > 1:
+                layouts.append(x.is_contiguous() and weight.is_contiguous())
+            return run(x, weight, *args, **options)
+
+        monkeypatch.setattr(F, name, seen)
+    unet(torch.randn(3, 8, 8, 8), torch.tensor(499))
+    assert layouts and all(layouts)
 
 
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="for x86")
