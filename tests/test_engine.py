@@ -259,7 +259,7 @@ def test_end_to_end_checkpoints_start_from_zeros():
     torch.testing.assert_close(one, marigold.predict(PICTURE, generator=seed(2)))
     zeros = torch.zeros(marigold.latent_shape(40, 56))
     torch.testing.assert_close(one, marigold.predict(PICTURE, latents=zeros))
-    with pytest.warns(MarigoldWarning, match="ensemble_size=1"):
+    with pytest.warns(MarigoldWarning, match="one is enough"):
         marigold.predict(PICTURE, ensemble_size=2)
 
 
