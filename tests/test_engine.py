@@ -275,7 +275,7 @@ def test_out_of_memory_halves_the_batch_and_changes_no_member():
 def test_no_memory_for_one_member_says_what_to_do():
     marigold = build()
     limit_batches(marigold, 0)
-    with pytest.raises(OutOfMemory, match="processing_resolution") as caught:
+    with pytest.raises(OutOfMemory, match="processing resolution") as caught:
         marigold.predict(PICTURE, ensemble_size=2)
     # ComfyUI frees other models on torch's class; a front end shows the message on ours.
     assert isinstance(caught.value, torch.OutOfMemoryError)
