@@ -158,6 +158,28 @@ def the_background_is_behind_and_gives_way(folder: Path, python: str) -> None:
 
 
 @scenario
+def where_the_layer_meets_the_front_it_shows_the_picture(folder: Path, python: str) -> None:
+    """Their faces coincide there: the layer's own colours would be specks in the matched view."""
+    depth = np.full((48, 64), 0.3, dtype=np.float32)
+    depth[:, 32:] += np.linspace(0, 0.5, 48, dtype=np.float32)[:, None]  # a tear that ends
+    np.save(folder / "ends.npy", depth)
+    obj = depth_mesh(folder, depth_filepath=str(folder / "ends.npy"), background=True)
+    mesh, points, corners = evaluated(obj)
+    pixel = np.empty(len(points), dtype=np.int32)
+    mesh.attributes["pixel"].data.foreach_get("value", pixel)
+    nearest = np.full(depth.size, np.inf)
+    np.minimum.at(nearest, pixel, -points[:, 2])
+    on_front = (-points[:, 2] <= nearest[pixel] + 1e-6)[corners.reshape(-1, 4)].any(axis=1)
+    layer = face_values(mesh, "background") > 2 * part("mesh.depth_grid").ACROSS
+    slots = np.empty(len(mesh.polygons), dtype=np.int32)
+    mesh.polygons.foreach_get("material_index", slots)
+    shown = np.array([material.name for material in mesh.materials])[slots]
+    assert (layer & on_front).any() and (layer & ~on_front).any()
+    assert set(shown[~layer | on_front]) == {"picture"}
+    assert set(shown[layer & ~on_front]) == {"picture Background"}
+
+
+@scenario
 def the_depth_is_seen_in_a_solid_viewport(folder: Path, python: str) -> None:
     """Solid shading draws the picture, whichever output of the material is active."""
     depth_mesh(folder)
