@@ -193,6 +193,8 @@ def train(recipe: Any, accelerator: Accelerator, accumulation: int, base: Base) 
     bar = tqdm(initial=step, total=recipe.steps, desc="steps", disable=not main_process)
     bad, finite, value, first = 0, True, math.nan, math.nan
     unpublished = unsaved = None  # why the newest checkpoint, or state, is not on the disk
+    if step >= recipe.steps:  # OUTPUT may be of an earlier validation than the state
+        unpublished = attempt(publish)
     while step < recipe.steps:
         rate = recipe.learning_rate * learning_rate_factor(step, recipe.warmup, recipe.decay_steps)
         for group in optimizer.param_groups:

@@ -103,6 +103,18 @@ def test_a_run_that_is_stopped_and_resumed_ends_bit_identical(base, pictures, wh
     assert_identical(output, whole)
 
 
+def test_a_state_at_the_last_step_is_what_the_checkpoint_becomes(base, pictures, tmp_path):
+    """A longer run was stopped after a state, and is told that this is enough."""
+    rare = [*SIX, "--val-every", 9, "--save-every", 1]
+    train(flags(base, pictures, tmp_path / "short", *rare, "--steps", 3))
+    output = tmp_path / "run"
+    train(flags(base, pictures, output, *rare, "--steps", 4))
+    shutil.rmtree(output / "run" / "state-00000004")
+    train(flags(base, pictures, output, *rare, "--steps", 3, "--resume"))
+    expected, got = weights(tmp_path / "short"), weights(output)
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
 def test_dropout_is_for_training_alone(base, pictures, whole, tmp_path):
     output = tmp_path / "run"
     train(flags(base, pictures, output, *SIX, "--dropout", 0))
