@@ -21,6 +21,8 @@ QUICK = (
     "--decay-steps 20 --val-samples 1 --no-tensorboard"
 ).split()
 
+SIX = "--steps 6 --save-every 2 --val-every 2 --select last --ema 0.9 --dropout 0.1".split()
+
 
 def build_base(folder: Path, in_channels: int = 4) -> Path:
     """Stable Diffusion in tiny; 8 channels: a Marigold in tiny."""
@@ -55,6 +57,21 @@ def build_pictures(folder: Path, count: int = 6, size: int = 64, seed: int = 0) 
 def flags(base: Path, pictures: Path, output: Path, *more: Any) -> list[str]:
     given = ["--base", base, "--data", f"folder:{pictures}", "--output", output, *QUICK, *more]
     return [str(flag) for flag in given]
+
+
+def train(arguments: list[str]) -> None:
+    """As a program of its own would: accelerate keeps its state in the process."""
+    import finetune
+    from accelerate.state import AcceleratorState, GradientState
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums come out otherwise with another number
+    try:
+        finetune.main(arguments)
+    finally:
+        torch.set_num_threads(threads)
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
 
 
 def spawn(*command: Any, **options: Any) -> subprocess.Popen[str]:

@@ -13,7 +13,6 @@ import torch
 from training_runs import (
     FINETUNE,
     assert_identical,
-    build_base,
     build_pictures,
     flags,
     spawn,
@@ -24,16 +23,6 @@ pytest.importorskip("accelerate", reason="training needs the extra [train]")
 pytestmark = pytest.mark.slow
 
 TEN = "--steps 10 --save-every 1 --val-every 2 --select last --ema 0.9".split()
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return build_base(tmp_path_factory.mktemp("base") / "sd")
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return build_pictures(tmp_path_factory.mktemp("data") / "pictures")
 
 
 def finished(program, name: str) -> str:

@@ -13,16 +13,15 @@ from checkpoint_builders import APPEARANCE, LIGHTING, TEXT_WIDTH, build_checkpoi
 from data.registry import open_dataset
 from training_runs import (
     assert_identical,
-    build_base,
     build_mapped,
     build_pictures,
     flags,
+    train,
     weights,
 )
 
 pytest.importorskip("accelerate", reason="training needs the extra [train]")
 import finetune  # noqa: E402
-from accelerate.state import AcceleratorState, GradientState  # noqa: E402
 from base_model import widen_conv_in, widen_conv_out  # noqa: E402
 from objective import angular_error  # noqa: E402
 from recipe import read_recipe  # noqa: E402
@@ -39,24 +38,8 @@ PIPELINES = {
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return build_base(tmp_path_factory.mktemp("base") / "sd")
-
-
-@pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     return build_mapped(tmp_path_factory.mktemp("data") / "balls")
-
-
-def train(arguments: list[str]) -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        finetune.main(arguments)
-    finally:
-        torch.set_num_threads(threads)
-        AcceleratorState._reset_state(reset_partial_state=True)
-        GradientState._reset_state()
 
 
 def sample_of(pictures: Path, target: str, index: int = 0) -> Any:
