@@ -9,8 +9,8 @@ float32 and in the device's half precision, the VAE in half precision alone, and
 batch for which memory runs out. Beside them: the share of the matrix product's ceiling that is
 reached, the share of alignment and merging, one step end to end and with a tiny VAE beside what
 others published, and the memory that ten members take. Prints one table and the verdicts, writes
-JSON, and exits with 1 where a check fails. --compile adds the U-Net through torch.compile, with its
-warm-up.
+JSON, and exits with 1 where a check fails or something could not be measured. --compile adds the
+U-Net through torch.compile, with its warm-up.
 """
 
 from __future__ import annotations
@@ -106,7 +106,13 @@ def main() -> int:
         print(f"{'ok    ' if facts['ok'] else 'FAILED'} {name}: {facts}")
     print(f"fit: {report['fit']}\n{args.output}, {report['seconds']:.0f} s")
     args.output.write_text(json.dumps(report, indent=1, default=str) + "\n", encoding="utf-8")
-    return 0 if all(facts["ok"] for facts in report["checks"].values()) else 1
+    broken = [
+        name for name, facts in report.items() if isinstance(facts, dict) and "error" in facts
+    ]
+    for name in broken:
+        print(f"FAILED {name}: {report[name]['error']}")
+    sound = all(facts["ok"] for facts in report["checks"].values())
+    return 0 if sound and not broken else 1
 
 
 def attempted(measure: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
