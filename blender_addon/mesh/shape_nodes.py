@@ -39,7 +39,7 @@ from .node_builder import NodeBuilder, Socket
 
 GROUP = "Marigold Shape"
 # Raised with every change of the nodes: meshes of an older file keep the group they have.
-VERSION = 5
+VERSION = 6
 
 # Name, socket, default, least, greatest, what it does.
 FLOAT, BOOL, INT = "NodeSocketFloat", "NodeSocketBool", "NodeSocketInt"
@@ -160,16 +160,17 @@ def _build(nodes: NodeBuilder) -> None:
     apart = nodes.any_of(apart, nodes.above(given["Smoothing"], 0.5))
     d = nodes.switch("FLOAT", apart, in_front, blurred)
     joined = nodes.store(geometry, DISTANCE, _distance(nodes, given, d), selection=seam)
-    joins = nodes.both(layered, tears)
-    geometry = nodes.switch("GEOMETRY", joins, geometry, joined)
-    geometry = nodes.positioned(geometry, _position(nodes, given, nodes.attribute(DISTANCE)))
     # A face of the layer with a corner on the front may coincide with it, and either is then drawn:
     # both show the picture, so that the matched view has no specks of the layer's colour.
     deeper = nodes.above(nodes.attribute(DISTANCE), _distance(nodes, given, in_front))
     apart = nodes.any_of(nodes.opposite(seam), deeper)
     inputs = {"data_type": "BOOLEAN", "domain": "POINT"}
     apart = nodes.add("GeometryNodeFieldOnDomain", {0: apart}, **inputs).outputs[0]
-    behind = nodes.both(filled, apart)  # a face is apart where all its corners are
+    # A face is apart where all its corners are: looked up for the layer's faces alone.
+    joined = nodes.store(joined, "behind", apart, "BOOLEAN", "FACE", selection=filled)
+    joins = nodes.both(layered, tears)
+    geometry = nodes.switch("GEOMETRY", joins, geometry, joined)
+    geometry = nodes.positioned(geometry, _position(nodes, given, nodes.attribute(DISTANCE)))
     surface = nodes.switch("GEOMETRY", given["Solid"], geometry, _solid(nodes, given, geometry))
     points = _points(nodes, given, geometry)
     geometry = nodes.switch("GEOMETRY", given["Points"], surface, points)
@@ -177,7 +178,7 @@ def _build(nodes: NodeBuilder) -> None:
         "GeometryNodeSetMaterial",
         {
             "Geometry": geometry,
-            "Selection": nodes.opposite(behind),
+            "Selection": nodes.opposite(nodes.attribute("behind", "BOOLEAN")),
             "Material": given["Material"],
         },
     ).outputs[0]
