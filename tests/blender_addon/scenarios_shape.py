@@ -396,6 +396,48 @@ def a_clip_is_rendered_and_the_scenes_output_stays(folder: Path, python: str) ->
 
 
 @scenario
+def a_clip_that_fails_leaves_the_scene_as_it_was(folder: Path, python: str) -> None:
+    scene, render = bpy.context.scene, bpy.context.scene.render
+    depth_mesh(folder, depth_filepath=str(folder / "waves.npy"))
+    assert bpy.ops.marigold.camera_move(frames=2) == {"FINISHED"}
+    render.engine, scene.cycles.samples = "CYCLES", 1
+    clips = part("ui.operators.render_clip")
+    before = clips._values(scene)
+    # A file stands where the folder should be.
+    assert "picture.png" in refusal(directory=str(folder / "picture.png"))
+    assert clips._values(scene) == before
+    # Blender cannot write there: as on a full disk, or in a folder of another user.
+    nowhere = folder / "nowhere" / "picture_parallax.mp4"
+    nowhere.parent.mkdir()
+    nowhere.symlink_to(folder / "gone" / "clip.mp4")
+    assert refusal(directory=str(nowhere.parent))
+    assert clips._values(scene) == before
+    # While it renders, the scene cannot be changed or saved with the settings of the clip; a region
+    # that is rendered for a test is none of the clip.
+    render.use_border = render.use_crop_to_border = True
+    render.border_max_x, seen = 0.37, []
+    watch = lambda *_: seen.append(render.use_lock_interface)  # noqa: E731
+    bpy.app.handlers.render_pre.append(watch)
+    try:
+        made = bpy.ops.marigold.render_clip(directory=str(folder / "clips"))
+    finally:
+        bpy.app.handlers.render_pre.remove(watch)
+    assert made == {"FINISHED"} and seen == [True, True]
+    assert render.use_border and not render.use_lock_interface
+    (clip,) = (folder / "clips").iterdir()
+    assert tuple(bpy.data.images.load(str(clip)).size) == (64, 48)
+
+
+def refusal(**settings) -> str:
+    try:
+        bpy.ops.marigold.render_clip(**settings)
+    except RuntimeError as error:
+        assert "Traceback" not in str(error), error
+        return str(error)
+    raise AssertionError("nothing was refused")
+
+
+@scenario
 def solid_is_closed(folder: Path, python: str) -> None:
     import bmesh
 

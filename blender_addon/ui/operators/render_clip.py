@@ -24,8 +24,8 @@ FOLDER = "marigold_clips"
 OUTPUT = (
     ("", "camera"), ("", "frame_start"), ("", "frame_end"), ("", "frame_step"),
     ("render", "filepath"), ("render", "use_file_extension"), ("render", "use_overwrite"),
-    ("render", "use_sequencer"), ("render", "resolution_x"), ("render", "resolution_y"),
-    ("render", "resolution_percentage"),
+    ("render", "use_sequencer"), ("render", "use_border"), ("render", "use_lock_interface"),
+    ("render", "resolution_x"), ("render", "resolution_y"), ("render", "resolution_percentage"),
     ("render.image_settings", "media_type"),  # from Blender 5.0 on
     ("render.image_settings", "file_format"), ("render.image_settings", "color_mode"),
     ("render.ffmpeg", "format"), ("render.ffmpeg", "codec"),
@@ -55,13 +55,22 @@ class MARIGOLD_OT_render_clip(bpy.types.Operator):
         if move_of(depth_mesh_of(context)) is None:
             return refuse(cls, "Add a camera move first")
         if bpy.app.is_job_running("RENDER"):
-            return refuse(cls, "Wait for the present render, or cancel it with ESC")
+            return refuse(cls, "Wait for the current render, or cancel it with ESC")
         return True
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         """Returns at once; Blender shows the render and its progress, and ESC cancels it."""
-        scene, target, restore = self._prepare(context)
-        bpy.ops.render.render("INVOKE_DEFAULT", animation=True)
+        return self._render(context, "INVOKE_DEFAULT")
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        return self._render(context, "EXEC_DEFAULT")
+
+    def _render(self, context: bpy.types.Context, how: str) -> set[str]:
+        try:
+            target, restore = self._prepare(context)
+        except OSError as error:
+            self.report({"ERROR"}, f"{error.filename}: {error.strerror}; choose another folder.")
+            return {"CANCELLED"}
 
         def at_the_end() -> float | None:
             if bpy.app.is_job_running("RENDER"):
@@ -69,23 +78,22 @@ class MARIGOLD_OT_render_clip(bpy.types.Operator):
             restore()
             return None
 
-        bpy.app.timers.register(at_the_end, first_interval=0.5)
-        self.report({"INFO"}, f"The clip is written to {target}")
-        return {"FINISHED"}
-
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        scene, target, restore = self._prepare(context)
+        words = "The clip is in {}"
         try:
-            bpy.ops.render.render(animation=True, scene=scene.name)
+            bpy.ops.render.render(how, animation=True)
+        except RuntimeError as error:
+            self.report({"ERROR"}, str(error).removeprefix("Error: ").strip())
+            return {"CANCELLED"}
         finally:
-            restore()
-        self.report({"INFO"}, f"The clip is in {target}")
+            if at_the_end() is not None:
+                bpy.app.timers.register(at_the_end, first_interval=0.5)
+                words = "The clip is being written to {}"
+        self.report({"INFO"}, words.format(target))
         return {"FINISHED"}
 
-    def _prepare(
-        self, context: bpy.types.Context
-    ) -> tuple[bpy.types.Scene, Path, Callable[[], None]]:
-        """The scene set for the clip, where it will be, and a function that sets all back."""
+    def _prepare(self, context: bpy.types.Context) -> tuple[Path, Callable[[], None]]:
+        """Set the scene for the clip; where that will be, and a function that sets all back. Raises
+        OSError, with the scene as it was."""
         obj, scene = depth_mesh_of(context), context.scene
         move = move_of(obj)
         video = _writes_video()
@@ -103,6 +111,9 @@ class MARIGOLD_OT_render_clip(bpy.types.Operator):
             "use_file_extension": True,
             "use_overwrite": True,
             "use_sequencer": False,
+            "use_border": False,
+            # Nothing is changed, undone or saved with these settings meanwhile.
+            "use_lock_interface": True,
             # H.264 has even sizes.
             "resolution_x": width - width % 2 if video else width,
             "resolution_y": height - height % 2 if video else height,
@@ -128,7 +139,7 @@ class MARIGOLD_OT_render_clip(bpy.types.Operator):
                 camera = bpy.data.objects.get(before["camera"], scene.camera)
                 _set(scene, before | {"camera": camera if before["camera"] else None})
 
-        return scene, target, restore
+        return target, restore
 
 
 def _writes_video() -> bool:
