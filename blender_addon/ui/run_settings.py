@@ -165,6 +165,7 @@ class ShapeSettings(RunSettings):
         name=PANORAMA,
         description=PANORAMA_DESCRIPTION,
         default=False,
+        options={"SKIP_SAVE"},
     )
     solid: bpy.props.BoolProperty(
         name="Solid", description="Close the mesh with a back and side walls", default=False
