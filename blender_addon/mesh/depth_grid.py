@@ -173,21 +173,17 @@ def depth_grid(
     if not usable.any():
         raise MarigoldError("The depth map has no usable pixel: all are masked or not finite.")
 
-    rows, columns = grid_lines(height, width, max_vertices)
-    stride = grid_stride(len(rows), len(columns), height, width)
     if panorama:
-        if not 1.9 <= width / height <= 2.1:
-            raise MarigoldError(
-                f"The picture is {width}x{height}; a panorama is twice as wide as high."
-            )
         rows, columns, v, u = sphere_lines(height, width, max_vertices)
         rays = (sphere_rays(v, u, height, width) * (1, -1, -1)).astype(np.float32)
     else:
+        rows, columns = grid_lines(height, width, max_vertices)
         v = grid_coordinates(rows, height, border=True)
         u = grid_coordinates(columns, width, border=True)
         rays = np.full((len(rows), len(columns), 3), -1, dtype=np.float32)
         rays[..., 0] = (u - width / 2) / (max(height, width) / 2)
         rays[..., 1] = ((height / 2 - v) / (max(height, width) / 2))[:, None]
+    stride = grid_stride(len(rows), len(columns) - panorama, height, width)
     lines = np.ix_(rows, columns)
     usable = usable[lines]
     d = np.where(usable, depth[lines], np.float32(HOLE))

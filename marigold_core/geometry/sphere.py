@@ -59,10 +59,6 @@ def panorama_to_mesh(
     """
     depth = depth_array(depth)
     height, width = depth.shape
-    if height < 2 or not 1.9 <= width / height <= 2.1:
-        raise MarigoldError(
-            f"The depth map is {width} x {height}; that of a panorama is twice as wide as high."
-        )
     rows, columns, v, u = sphere_lines(height, width, max_vertices)
     if tear_ratio is None:
         stride = grid_stride(len(rows), len(columns) - 1, height, width)
@@ -94,7 +90,12 @@ def sphere_lines(
     height: int, width: int, max_vertices: int | None = MAX_VERTICES
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats, Floats]:
     """The rows and columns of a panorama that its mesh keeps, and where they lie, in pixels from
-    its edges. The first column stands at both ends of the texture."""
+    its edges. The first column stands at both ends of the texture. Raises MarigoldError for a map
+    of another shape."""
+    if height < 2 or not 1.9 <= width / height <= 2.1:
+        raise MarigoldError(
+            f"The depth map is {width} x {height}; that of a panorama is twice as wide as high."
+        )
     rows, columns = grid_lines(height, width, max_vertices)
     u = np.append(columns + 0.5, width)
     u[0] = 0

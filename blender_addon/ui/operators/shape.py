@@ -55,9 +55,11 @@ def has_shape(cls: Any, context: bpy.types.Context) -> bool:
 
 def has_view(cls: Any, context: bpy.types.Context) -> bool:
     """For `poll`: as `has_shape`, of a picture that a camera took in one direction."""
-    if has_shape(cls, context) and is_panorama(depth_mesh_of(context)):
+    if not has_shape(cls, context):
+        return False
+    if is_panorama(depth_mesh_of(context)):
         return refuse(cls, "A panorama has no single view; use a picture of one direction")
-    return has_shape(cls, context)
+    return True
 
 
 class MARIGOLD_OT_show(bpy.types.Operator):
